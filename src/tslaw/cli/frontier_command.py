@@ -1,0 +1,70 @@
+"""`tslaw frontier`: the configurations worth their memory, with probabilities."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from tslaw.cli.options import AccountingName, AsJson, Batch, FitFile, Task, console, posteriors
+
+
+def command(
+    fit: FitFile,
+    batch: Batch = 1,
+    task: Task = None,
+    accounting: AccountingName = "checkpoint",
+    min_probability: Annotated[
+        float, typer.Option(min=0, max=1, help="Leave out configurations less likely than this to be on the frontier.")
+    ] = 0.2,
+    as_json: AsJson = False,
+) -> None:
+    """List the accuracy-memory Pareto frontier: every measured configuration with its probability of being on it.
+
+    For example: `tslaw frontier fits/ladder.nc --task ladder-math --batch 4`
+    """
+    from tslaw.fit.frontier import frontier
+    from tslaw.memory import GIB
+
+    answers = []
+    for posterior in posteriors(fit, task):
+        found = frontier(posterior, batch, accounting, posterior.budgets)
+        interval = np.quantile(found.accuracy, [0.5, 0.05, 0.95], axis=0)
+        rows = [
+            {
+                "model": c.model,
+                "weight_bits": c.weight_bits,
+                "token_budget": c.token_budget,
+                "memory_gib": c.memory / GIB,
+                "accuracy": float(interval[0, i]),
+                "interval": [float(interval[1, i]), float(interval[2, i])],
+                "p_frontier": float(found.membership[i]),
+            }
+            for i, c in enumerate(found.configurations)
+            if found.membership[i] >= min_probability
+        ]
+        answers.append({"task": found.task, "batch": batch, "accounting": accounting, "configurations": rows})
+    if as_json:
+        print(json.dumps(answers, indent=2))
+        return
+    for answer in answers:
+        print_table(answer)
+
+
+def print_table(answer: dict) -> None:
+    """One task's frontier as a table."""
+    from rich.table import Table
+
+    from tslaw.memory import GIB
+    from tslaw.units import format_bytes
+
+    table = Table(title=f"{answer['task']}: frontier at batch {answer['batch']:g}", title_justify="left")
+    for name in ("memory", "model", "weight bits", "tokens", "accuracy", "90% interval", "P(frontier)"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for r in answer["configurations"]:
+        low, high = r["interval"]
+        cells = (f"{r['weight_bits']:g}", f"{r['token_budget']}", f"{r['accuracy']:.3f}", f"{low:.3f} to {high:.3f}")
+        table.add_row(format_bytes(r["memory_gib"] * GIB), r["model"], *cells, f"{r['p_frontier']:.2f}")
+    console().print(table)

@@ -1,0 +1,135 @@
+"""Did the sampler work? R-hat, ESS, divergences and LOO by ArviZ, and the gate that a fit has to pass."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import arviz_base
+import arviz_stats
+import numpy as np
+
+from tslaw.fit.data import TaskData
+from tslaw.fit.infer import Draws
+from tslaw.fit.model import POPULATION
+
+MAX_RHAT = 1.01
+MIN_ESS = 400.0
+RHAT_EFFECT, MAX_SHARE_EFFECTS = 1.05, 0.05
+MAX_DIVERGENT = 0.002
+BAD_PARETO, MAX_BAD_PARETO = 0.7, 0.1
+"""Thresholds of Vehtari et al. (2021, Bayesian Analysis 16) for R-hat and ESS, and of Vehtari, Gelman & Gabry (2017)
+for Pareto k. A problem that no arm solves may
+be too hard or too long: its two effects then have two modes, so a few effects may mix slowly (up to 5% with R-hat >
+1.05) without touching any estimand."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was checked, for one task.
+
+    `rhat` and `ess_bulk`, `ess_tail` are the worst over the population parameters (the ones every estimand uses),
+    `rhat_effects` the worst over the
+    problems' and arms' effects and `slow_effects` the share of them above 1.05; `bad_pareto_k` the share of (arm,
+    problem) cells whose LOO estimate cannot be trusted.
+    """
+
+    task: str
+    rhat: float
+    rhat_effects: float
+    slow_effects: float
+    ess_bulk: float
+    ess_tail: float
+    divergences: int
+    draws: int
+    elpd_loo: float
+    elpd_loo_se: float
+    p_loo: float
+    bad_pareto_k: float
+    seconds: float
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the fit may be used without a warning."""
+        return not self.failures
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"passed": self.passed}
+
+
+def _worst(data: Any, names: list[str], statistic: Any, pick: Any) -> float:
+    values = statistic(data[names])
+    return float(pick([float(pick(values[n].values)) for n in names]))
+
+
+def measured_cells_log_likelihood(draws: Draws, data: TaskData) -> np.ndarray:
+    """Log-likelihood of all trajectories of every measured (arm, problem) cell: (chain, draw, cell), LOO's units."""
+    import jax
+    import jax.numpy as jnp
+
+    from tslaw.fit.model import cell_log_likelihood
+
+    measured = np.flatnonzero(data.trajectories().ravel())
+    chains, n = next(iter(draws.posterior.values())).shape[:2]
+    flat = {k: jnp.asarray(v.reshape(chains * n, *v.shape[2:])) for k, v in draws.posterior.items()}
+    cells = jax.jit(lambda f: jax.lax.map(lambda p: cell_log_likelihood(p, data).ravel()[measured], f, batch_size=16))
+    return np.asarray(cells(flat)).reshape(chains, n, len(measured))
+
+
+def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
+    """Check one task's draws.
+
+    Returns
+    -------
+    Diagnosis, and the Pareto k of every measured cell as (arm, problem), NaN where nothing was measured.
+    """
+    tree = arviz_base.from_dict(
+        {"posterior": draws.posterior, "log_likelihood": {"cells": measured_cells_log_likelihood(draws, data)}}
+    )
+    posterior = tree["posterior"].dataset
+    effects = [n for n in ("difficulty", "length", "misfit") if n in posterior]
+    rhat = _worst(posterior, list(POPULATION), arviz_stats.rhat, np.max)
+    rhats = np.concatenate([np.ravel(arviz_stats.rhat(posterior[[n]])[n].values) for n in effects])
+    slow = float((rhats > RHAT_EFFECT).mean())
+    bulk = _worst(posterior, list(POPULATION), lambda d: arviz_stats.ess(d, method="bulk"), np.min)
+    tail = _worst(posterior, list(POPULATION), lambda d: arviz_stats.ess(d, method="tail"), np.min)
+    divergences = int(draws.sample_stats["diverging"].sum())
+    n_draws = int(draws.sample_stats["diverging"].size)
+    with warnings.catch_warnings():  # what ArviZ warns of, high Pareto k, is one of the checks below
+        warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto", category=UserWarning)
+        loo = arviz_stats.loo(tree, pointwise=True)
+    k = np.asarray(loo.pareto_k.values, float)
+    bad = float((k > BAD_PARETO).mean())
+    checks = {
+        # R-hat of a single chain is NaN: not a pass, but nothing that was checked either.
+        f"R-hat {rhat:.3f} > {MAX_RHAT}": rhat > MAX_RHAT,
+        "R-hat needs at least two chains": bool(np.isnan(rhat)),
+        f"R-hat > {RHAT_EFFECT} for {slow:.1%} of problem and arm effects": slow > MAX_SHARE_EFFECTS,
+        f"bulk ESS {bulk:.0f} < {MIN_ESS:.0f}": not bulk >= MIN_ESS,
+        f"tail ESS {tail:.0f} < {MIN_ESS:.0f}": not tail >= MIN_ESS,
+        f"{divergences} divergent transitions of {n_draws}": divergences > MAX_DIVERGENT * n_draws,
+        f"{bad:.1%} of LOO cells have Pareto k > {BAD_PARETO}": bad > MAX_BAD_PARETO,
+    }
+    table = np.full((len(data.arms), len(data.problems)), np.nan)
+    table[data.trajectories() > 0] = k
+    failures = tuple(text for text, failed in checks.items() if failed)
+    diagnosis = Diagnosis(
+        data.task,
+        rhat,
+        float(rhats.max()),
+        slow,
+        bulk,
+        tail,
+        divergences,
+        n_draws,
+        float(loo.elpd),
+        float(loo.se),
+        float(loo.p),
+        bad,
+        draws.seconds,
+        failures,
+    )
+    return diagnosis, table

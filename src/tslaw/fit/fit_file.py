@@ -1,0 +1,235 @@
+"""A fit on disk: an ArviZ DataTree in netCDF with posterior, sample_stats, posterior_predictive, observed_data, and
+where it came from.
+
+Tasks are joined along a `task` dimension. Problems, arms or budgets that one task has and another has not are NaN
+there. Problem effects are
+stored in single precision; everything else as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tslaw.errors import TslawError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from tslaw.fit.data import TaskData
+    from tslaw.fit.diagnostics import Diagnosis
+    from tslaw.fit.infer import Draws
+    from tslaw.fit.posterior import Posterior
+
+SCHEMA = "tslaw-fit"
+SCHEMA_VERSION = 1
+GROUPS = ("posterior", "sample_stats", "posterior_predictive", "observed_data", "constant_data", "loo")
+
+EFFECT_DIMS = {"difficulty": ["problem"], "length": ["problem"], "misfit": ["arm"]}
+
+
+@dataclass(frozen=True)
+class TaskFit:
+    """One task's data with everything that came out of fitting it."""
+
+    data: TaskData
+    draws: Draws
+    predictive: np.ndarray
+    diagnosis: Diagnosis
+    pareto_k: np.ndarray
+
+
+def task_tree(fit: TaskFit) -> xr.DataTree:
+    """The ArviZ tree of one task, without the task dimension."""
+    import arviz_base
+    import xarray as xr
+
+    data, draws = fit.data, fit.draws
+    observed, probes = data.accuracy()
+    single = {k: v.astype(np.float32) if k in ("difficulty", "length") else v for k, v in draws.posterior.items()}
+    arm_table = ["arm", "budget"]
+    tree = arviz_base.from_dict(
+        {
+            "posterior": single,
+            "sample_stats": draws.sample_stats,
+            "posterior_predictive": {"accuracy": fit.predictive},
+            "observed_data": {"accuracy": observed, "probes": probes},
+            "constant_data": {"trajectories": data.trajectories(), "chance": np.asarray(data.chance)},
+        },
+        coords={"arm": list(data.arms), "budget": data.budgets.astype(int), "problem": list(data.problems)},
+        dims=EFFECT_DIMS | {"accuracy": arm_table, "probes": arm_table, "trajectories": ["arm", "problem"]},
+        pred_dims={"accuracy": arm_table},
+        sample_dims=["chain", "draw"],
+        index_origin=0,
+    )
+    cells = {"arm": list(data.arms), "problem": list(data.problems)}
+    tree["loo"] = xr.DataTree(xr.Dataset({"pareto_k": (("arm", "problem"), fit.pareto_k)}, coords=cells))
+    return tree
+
+
+def join_tasks(fits: Sequence[TaskFit], provenance: Mapping[str, Any]) -> xr.DataTree:
+    """Join tasks along a new `task` dimension and attach the family's shapes, the diagnoses and the provenance."""
+    import xarray as xr
+
+    trees = [task_tree(f) for f in fits]
+    names = [f.data.task for f in fits]
+    groups: dict[str, xr.Dataset] = {}
+    for group in GROUPS:
+        parts = [t[group].dataset.expand_dims(task=[n]) for t, n in zip(trees, names, strict=True)]
+        joined = xr.concat(parts, dim="task", join="outer", data_vars="all") if len(parts) > 1 else parts[0]
+        groups[group] = joined.transpose("chain", "draw", "task", ..., missing_dims="ignore")
+    arms = {a: (m, b) for f in fits for a, m, b in zip(f.data.arms, f.data.models, f.data.weight_bits, strict=True)}
+    order = groups["constant_data"]["arm"].values.astype(str)
+    groups["constant_data"] = groups["constant_data"].assign_coords(
+        model=("arm", [arms[a][0] for a in order]), weight_bits=("arm", [arms[a][1] for a in order])
+    )
+    tree = xr.DataTree.from_dict({"/": xr.Dataset(), **groups})
+    shapes = {m: asdict(s) for f in fits for m, s in f.data.shapes.items()}
+    tree.attrs = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "family": fits[0].data.family,
+        "passed": int(all(f.diagnosis.passed for f in fits)),
+        "reference_size": fits[0].data.reference_size,
+        "model_shapes": json.dumps(shapes),
+        "diagnostics": json.dumps({f.data.task: f.diagnosis.as_dict() for f in fits}),
+        "provenance": json.dumps(provenance),
+    }
+    return tree
+
+
+def save_fit(tree: xr.DataTree, path: str | Path, overwrite: bool = False) -> Path:
+    """Write a fit whole or not at all; refuses to replace a file unless `overwrite`.
+
+    Raises
+    ------
+    TslawError : the file exists, or it cannot be written (what was there is then unchanged).
+    """
+    path = Path(path)
+    refuse_existing(path, overwrite)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    encoding = {
+        f"/{group}": {
+            n: {"zlib": True, "complevel": 4}
+            for n, v in tree[group].data_vars.items()
+            if v.dtype.kind in "fib" and v.ndim
+        }
+        for group in GROUPS
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tree.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # the netCDF library reports a full disk as either
+        raise TslawError(
+            f"The fit could not be written ({getattr(error, 'strerror', None) or error}); nothing was changed.",
+            where=str(path),
+            fix=f"check the free space and the permissions of {path.parent}",
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return path
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Say so before any work is done when the result could not be stored."""
+    if path.exists() and not overwrite:
+        raise TslawError(
+            "This file exists and is not overwritten.", where=str(path), fix="choose another name, or say --overwrite"
+        )
+
+
+def open_fit(path: str | Path) -> xr.DataTree:
+    """Load a fit into memory.
+
+    Raises
+    ------
+    TslawError : missing, unreadable, or not a tslaw fit.
+    """
+    import xarray as xr
+
+    path = Path(path)
+    if not path.is_file():
+        raise TslawError("There is no such file.", where=str(path), expected="a fit written by tslaw fit")
+    try:
+        with xr.open_datatree(path, engine="netcdf4") as tree:
+            loaded = tree.load()
+    except Exception as error:  # the bytes may be anything, and so may the exception
+        raise TslawError(
+            f"This file cannot be read as netCDF4: it is damaged, cut short or something else ({error}).",
+            where=str(path),
+            expected="a fit written by tslaw fit",
+        ) from error
+    if loaded.attrs.get("schema") != SCHEMA:
+        found = loaded.attrs.get("schema", "no schema at all")
+        raise TslawError(
+            f"This netCDF file is not a fit (its schema: {found}).",
+            where=str(path),
+            expected="a fit written by tslaw fit",
+            fix="fit a measurement first: tslaw fit FILES --out fit.nc",
+        )
+    missing = [g for g in GROUPS if g not in loaded.children]
+    if missing or int(loaded.attrs["schema_version"]) != SCHEMA_VERSION:
+        raise TslawError(
+            f"This fit is incomplete or of another version (missing groups: {', '.join(missing) or 'none'}).",
+            where=str(path),
+            expected=f"schema version {SCHEMA_VERSION}",
+            fix="fit again with this version of tslaw",
+        )
+    return loaded
+
+
+def task_names(tree: xr.DataTree) -> list[str]:
+    """The tasks of a fit."""
+    return [str(t) for t in tree["posterior"].dataset["task"].values]
+
+
+def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
+    """One task's draws as arrays.
+
+    Raises
+    ------
+    TslawError : the fit does not hold the task, or holds several and none is named.
+    """
+    from tslaw.fit.posterior import Posterior
+    from tslaw.shape import ModelShape
+
+    names = task_names(tree)
+    if task is None and len(names) == 1:
+        task = names[0]
+    if task not in names:
+        what = (
+            "This fit holds several tasks; name one." if task is None else f"This fit does not hold the task '{task}'."
+        )
+        raise TslawError(what, where="--task", expected=f"one of {', '.join(names)}")
+    draws = tree["posterior"].dataset.sel(task=task).stack(sample=("chain", "draw")).transpose("sample", ...)
+    arms = tree["constant_data"].dataset.sel(task=task)
+    fitted = np.flatnonzero(~np.isnan(draws["misfit"].values).all(axis=0))
+    params = {str(n): np.asarray(draws[n].values, float) for n in draws.data_vars}
+    params["misfit"] = params["misfit"][:, fitted]
+    present = ~np.isnan(params["difficulty"]).all(axis=0)
+    params |= {n: params[n][:, present] for n in ("difficulty", "length")}
+    observed = tree["observed_data"].dataset.sel(task=task)
+    budgets = observed["budget"].values[~np.isnan(observed["accuracy"].values).all(axis=0)]
+    shapes = json.loads(tree.attrs["model_shapes"])
+    models = tuple(arms["model"].values.astype(str)[fitted])
+    return Posterior(
+        family=str(tree.attrs["family"]),
+        task=task,
+        params=params,
+        arms=tuple(arms["arm"].values.astype(str)[fitted]),
+        models=models,
+        weight_bits=arms["weight_bits"].values.astype(float)[fitted],
+        budgets=budgets.astype(float),
+        shapes={m: ModelShape(**shapes[m]) for m in dict.fromkeys(models)},
+        reference_size=float(tree.attrs["reference_size"]),
+        passed=bool(int(tree.attrs["passed"])),
+    )

@@ -1,0 +1,67 @@
+"""Fit datasets: what `tslaw fit` does, without the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tslaw
+from tslaw.fit.diagnostics import diagnose
+from tslaw.fit.fit_file import TaskFit, join_tasks
+from tslaw.fit.infer import Sampling, run_nuts
+from tslaw.fit.model import Prior
+from tslaw.fit.predictive import predictive_accuracy
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from tslaw.fit.data import TaskData
+
+PACKAGES = ("jax", "numpyro", "optax", "numpy", "xarray", "arviz-base", "arviz-stats")
+
+
+def fit_task(data: TaskData, sampling: Sampling, prior: Prior | None = None) -> TaskFit:
+    """Sample one task's posterior, check it, and replicate the measurement from it."""
+    draws = run_nuts(data, prior or Prior(), sampling)
+    diagnosis, pareto_k = diagnose(draws, data)
+    return TaskFit(data, draws, predictive_accuracy(draws, data, sampling.seed), diagnosis, pareto_k)
+
+
+def fit_tasks(
+    tasks: Sequence[TaskData],
+    sampling: Sampling,
+    inputs: Sequence[Path] = (),
+    prior: Prior | None = None,
+    announce: Callable[[str], None] = lambda _: None,
+) -> xr.DataTree:
+    """Fit every task by itself (tasks share no parameters) and join the results in one tree; see `fit_file`.
+
+    `inputs` are the files the tasks came from: their hashes go into the provenance.
+    """
+    started, prior = time.perf_counter(), prior or Prior()
+    fits = []
+    for data in tasks:
+        announce(
+            f"{data.task}: {len(data.arms)} arms, {len(data.problems)} problems, {len(data.budgets)} budgets, "
+            f"{int(data.row_count.sum())} trajectories in {len(data.row_count)} distinct rows"
+        )
+        fits.append(fit_task(data, sampling, prior))
+    return join_tasks(fits, provenance(inputs, sampling, prior, time.perf_counter() - started))
+
+
+def provenance(inputs: Sequence[Path], sampling: Sampling, prior: Prior, seconds: float) -> dict[str, Any]:
+    """Where a fit came from: inputs by hash, settings, versions, date."""
+    return {
+        "inputs": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in inputs},
+        "sampling": {k: v for k, v in asdict(sampling).items() if k != "progress"},
+        "prior": asdict(prior),
+        "packages": {"tslaw": tslaw.__version__} | {name: version(name) for name in PACKAGES},
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "seconds": round(seconds, 1),
+    }

@@ -1,0 +1,204 @@
+"""From data to posterior draws: a MAP start by optax, its Laplace approximation, then NUTS by NumPyro."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import optax
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from numpyro.infer import MCMC, NUTS
+from numpyro.infer.util import potential_energy, unconstrain_fn
+
+from tslaw.fit.data import TaskData
+from tslaw.fit.model import POPULATION, Prior, task_model
+
+MAP_SCALES = {"sd_difficulty": 1.5, "sd_length": 0.5, "sd_misfit": 0.1}
+"""The joint mode of a hierarchical model is degenerate (all scales zero), so the MAP start is taken at these scales."""
+
+
+DENSE = tuple(sorted(set(POPULATION) - {"sigma_len"} | {"sigma_len_excess"}))
+
+AUXILIARY = ("misfit_standard", "sigma_len_excess", "easiness", "log_length_j", "trajectories")
+"""Sampled sites that the derived ones say again in the surface's own terms; they are not kept."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How NUTS is run. Draws are kept from `samples` iterations of each of `chains` chains, after `warmup` ones."""
+
+    chains: int = 4
+    warmup: int = 500
+    samples: int = 500
+    seed: int = 0
+    target_accept: float = 0.85
+    map_steps: int = 400
+    progress: bool = field(default_factory=lambda: sys.stderr.isatty())
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Posterior draws of one task: `posterior` and `sample_stats` map names to (chain, draw, ...) arrays."""
+
+    posterior: dict[str, np.ndarray]
+    sample_stats: dict[str, np.ndarray]
+    seconds: float
+
+
+def use_cpu_chains(chains: int) -> None:
+    """Let JAX run `chains` chains side by side on the CPU; has to come before the first JAX computation."""
+    numpyro.set_host_device_count(chains)
+    numpyro.enable_x64()
+
+
+def rough_start(data: TaskData) -> dict[str, Array]:
+    """Where Adam begins: every sampled site, problems as easy as their accuracy over all arms at the largest
+    budgets says."""
+    measured = data.patterns >= 0
+    last = measured.shape[1] - 1 - np.argmax(measured[:, ::-1], axis=1)
+    right = (data.patterns[np.arange(len(data.patterns)), last] == 1)[data.row_pattern]
+    hits, total = np.zeros(len(data.problems)), np.zeros(len(data.problems))
+    np.add.at(hits, data.row_problem, right * data.row_count)
+    np.add.at(total, data.row_problem, data.row_count)
+    share = (hits + 0.5) / (total + 1.0)
+    middle = float(np.log(data.budgets).mean())
+    scalars = {
+        "theta0": 0.0,
+        "alpha": 1.0,
+        "delta_w": 0.5,
+        "kappa_w": 0.6,
+        "gamma_w": 0.0,
+        "mu0": middle,
+        "mu1": 0.0,
+        "mu2": 0.0,
+    }
+    scalars |= {
+        "sigma_len_excess": 0.3,
+        "rho": 0.0,
+        "guess": data.chance + 0.01,
+        "slip0": -3.0,
+        "slip1": 0.0,
+    } | MAP_SCALES
+    effects = {
+        "easiness": np.log(share / (1.0 - share)),
+        "log_length_j": np.full(len(data.problems), middle),
+        "misfit_standard": np.zeros(len(data.arms)),
+    }
+    return {k: jnp.asarray(v, float) for k, v in (scalars | effects).items()}
+
+
+def flat_gradient(data: TaskData, prior: Prior, start: dict[str, Array]) -> Callable[[Array], Array]:
+    """The gradient of the potential energy over all unconstrained sites in one vector, in the order of `ravel_pytree`.
+
+    Compiled once for the MAP and the Laplace approximation: compiling takes longer than anything they compute.
+    """
+    _, unravel = ravel_pytree(start)
+    return jax.jit(jax.grad(lambda z: potential_energy(task_model, (data, prior), {}, unravel(z))))
+
+
+def map_start(start: dict[str, Array], gradient: Callable[[Array], Array], steps: int) -> dict[str, Array]:
+    """The most probable unconstrained parameters at the scales of `start`, by Adam with a cosine schedule."""
+    flat, unravel = ravel_pytree(start)
+    free, _ = ravel_pytree({k: jnp.full_like(v, k not in MAP_SCALES) for k, v in start.items()})
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(1e3), optax.adam(optax.cosine_decay_schedule(0.05, steps, alpha=0.02))
+    )
+
+    @jax.jit
+    def step(z: Array, state: optax.OptState, slope: Array) -> tuple[Array, optax.OptState]:
+        updates, state = optimiser.update(slope * free, state, z)
+        return optax.apply_updates(z, updates), state
+
+    state = optimiser.init(flat)
+    for _ in range(steps):
+        flat, state = step(flat, state, gradient(flat))
+    return unravel(flat)
+
+
+def laplace_covariance(start: dict[str, Array], gradient: Callable[[Array], Array]) -> np.ndarray:
+    """Covariance of the Laplace approximation at `start`, (parameter, parameter), in the order of `ravel_pytree`.
+
+    The Hessian is taken by central differences. The start is a mode only at fixed scales, so curvatures below 1 (or
+    negative) are taken to be 1.
+    """
+    flat = np.asarray(ravel_pytree(start)[0])
+    width = float(np.cbrt(np.finfo(flat.dtype).eps))
+    steps = width * np.eye(len(flat), dtype=flat.dtype)
+    slopes = [np.asarray(gradient(flat + h)) - np.asarray(gradient(flat - h)) for h in steps]
+    hessian = np.stack(slopes) / (2.0 * width)
+    curvature, axes = np.linalg.eigh(0.5 * (hessian + hessian.T))
+    return (axes / np.maximum(curvature, 1.0)) @ axes.T
+
+
+def starting_mass(start: dict[str, Array], covariance: np.ndarray) -> dict[tuple[str, ...], Array]:
+    """The inverse mass matrix to begin with: dense in the population parameters, diagonal in the effects.
+
+    With unit masses instead, nine tenths of all gradients went into the first hundred iterations of the warm-up.
+    """
+    _, unravel = ravel_pytree(start)
+    index = unravel(jnp.arange(len(covariance), dtype=float))
+
+    def places(names: tuple[str, ...]) -> np.ndarray:
+        return np.concatenate([np.ravel(index[n]) for n in names]).astype(int)
+
+    dense, effects = places(DENSE), tuple(sorted(set(start) - set(DENSE)))
+    diagonal = np.diag(covariance)[places(effects)]
+    return {DENSE: jnp.asarray(covariance[np.ix_(dense, dense)]), effects: jnp.asarray(diagonal)}
+
+
+def chain_starts(start: dict[str, Array], covariance: np.ndarray, chains: int, seed: int) -> dict[str, Array]:
+    """Unconstrained starts of the chains: draws of the Laplace approximation, so that R-hat can see disagreement."""
+    flat, unravel = ravel_pytree(start)
+    normal = np.random.default_rng(seed + 1).standard_normal((chains, len(flat)))
+    return jax.vmap(unravel)(flat + jnp.asarray(normal @ np.linalg.cholesky(covariance).T, flat.dtype))
+
+
+def run_nuts(data: TaskData, prior: Prior, sampling: Sampling) -> Draws:
+    """Fit one task.
+
+    `data.log_size` and the rest are closed over as constants, so a fresh MCMC is built for every call.
+    """
+    started = time.perf_counter()
+    rough = unconstrain_fn(task_model, (data, prior), {}, rough_start(data))
+    gradient = flat_gradient(data, prior, rough)
+    start = map_start(rough, gradient, sampling.map_steps)
+    covariance = laplace_covariance(start, gradient)
+    starts = chain_starts(start, covariance, sampling.chains, sampling.seed)
+    parallel = jax.local_device_count() >= sampling.chains > 1
+    mcmc = MCMC(
+        # The population parameters are few and strongly correlated (scales of alpha, delta_w and sd_difficulty), the
+        # effects many and not.
+        NUTS(
+            task_model,
+            target_accept_prob=sampling.target_accept,
+            dense_mass=[DENSE],
+            inverse_mass_matrix=starting_mass(start, covariance),
+        ),
+        num_warmup=sampling.warmup,
+        num_samples=sampling.samples,
+        num_chains=sampling.chains,
+        chain_method="parallel" if parallel else "sequential",
+        progress_bar=sampling.progress,
+    )
+    if sampling.chains == 1:
+        starts = jax.tree.map(lambda leaf: leaf[0], starts)
+    mcmc.run(
+        jax.random.PRNGKey(sampling.seed + 2),
+        data,
+        prior,
+        init_params=starts,
+        extra_fields=("diverging", "accept_prob", "num_steps", "energy", "potential_energy"),
+    )
+    samples = mcmc.get_samples(group_by_chain=True)
+    posterior = {k: np.asarray(v) for k, v in samples.items() if k not in AUXILIARY}
+    extra = {k: np.asarray(v) for k, v in mcmc.get_extra_fields(group_by_chain=True).items()}
+    names = {"num_steps": "n_steps", "accept_prob": "acceptance_rate", "potential_energy": "lp"}
+    stats = {names.get(k, k): (-v if k == "potential_energy" else v) for k, v in extra.items()}
+    return Draws(posterior, stats, time.perf_counter() - started)

@@ -1,0 +1,78 @@
+"""The mean surface: can the model solve the problem, and has it finished thinking by the budget?
+
+A trajectory of arm *i* on problem *j* is right at budget *T* if the model *can* solve the problem (probability q) and
+if
+its thinking has *finished* by T (probability F):
+
+    theta_i  = theta0 + alpha x_i - delta_w(b_i) exp(-gamma_w x_i) + u_i
+    q_ij     = sigmoid(theta_i - d_j)
+    ln L_ij  ~ Normal(mu_i + rho d_j + ell_j, sigma_len),    mu_i = mu0 + mu1 x_i + mu2 delta_w(b_i)
+    F_ij(T)  = Phi((ln T - E ln L_ij) / sigma_len)
+    p_ij(T)  = guess + (1 - slip_i - guess) q_ij F_ij(T)
+
+x is ln(parameters / reference size), b the bits a weight has, d_j and ell_j how difficult and how long problem j is
+(both sum to zero over
+the task's problems), u_i the arm's own misfit, `guess` the chance to be right without having solved, `slip` the
+chance that a probe
+of a solved trajectory answers wrongly. Every function here is a pure function of arrays, without priors or data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from jax import Array
+from jax.nn import sigmoid
+from jax.scipy.stats import norm
+
+NATIVE_BITS = 16.0
+REFERENCE_BITS = 4.0
+
+Params = Mapping[str, Array]
+
+
+def weight_bit_penalty(bits: Array, delta_w: Array, kappa_w: Array) -> Array:
+    """Logits of ability lost at `bits` per weight: delta_w at 4 bits, 0 at 16, falling exponentially in between.
+
+    A curve rather than one number a bit width, so that widths nobody ran can be predicted. Shapes broadcast.
+    """
+    tail = jnp.exp(-kappa_w * (NATIVE_BITS - REFERENCE_BITS))
+    return delta_w * (jnp.exp(-kappa_w * (bits - REFERENCE_BITS)) - tail) / (1.0 - tail)
+
+
+def ability(params: Params, x: Array, bits: Array) -> Array:
+    """theta without the arm's misfit, in logits; `x` and `bits` broadcast against each other and the parameters."""
+    penalty = weight_bit_penalty(bits, params["delta_w"], params["kappa_w"])
+    return params["theta0"] + params["alpha"] * x - penalty * jnp.exp(-params["gamma_w"] * x)
+
+
+def log_length(params: Params, x: Array, bits: Array) -> Array:
+    """mu: the mean log thinking length an average problem needs, in log tokens."""
+    penalty = weight_bit_penalty(bits, params["delta_w"], params["kappa_w"])
+    return params["mu0"] + params["mu1"] * x + params["mu2"] * penalty
+
+
+def slip_rate(params: Params, x: Array) -> Array:
+    """The chance that a probe of a solved trajectory is answered wrongly; it may change with size."""
+    return sigmoid(params["slip0"] + params["slip1"] * x)
+
+
+def problem_length(params: Params) -> Array:
+    """rho d_j + ell_j: how much longer than average each problem is, in log tokens, shape (..., problem)."""
+    return params["rho"] * params["difficulty"] + params["length"]
+
+
+def solve_probability(theta: Array, difficulty: Array) -> Array:
+    """q for every pair: `theta` (arm,) and `difficulty` (problem,) give (arm, problem)."""
+    return sigmoid(theta[..., :, None] - difficulty[..., None, :])
+
+
+def finished_by(log_budget: Array, mean_log_length: Array, sigma_len: Array) -> Array:
+    """F: the probability that thinking of lognormal length is over within the budget; shapes broadcast."""
+    return norm.cdf((log_budget - mean_log_length) / sigma_len)
+
+
+def accuracy(solved: Array, guess: Array, slip: Array) -> Array:
+    """The chance of a right answer, given the chance that the trajectory is solved by then; shapes broadcast."""
+    return guess + (1.0 - slip - guess) * solved

@@ -1,0 +1,1 @@
+"""Figures of a fit, one file a figure; `write.write_plots` makes them all."""

@@ -1,0 +1,190 @@
+"""`tslaw fit` and the commands that question a fit, through the real program: answers, exit statuses, messages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from simulated import as_dataset
+
+from measurements import good_dataset
+from tslaw.cli.app import main
+from tslaw.dataset import save_dataset
+from tslaw.fit.fit_file import load_posterior, open_fit, task_names
+
+TASKS = ["simulated", "facts"]
+
+
+@pytest.fixture
+def tslaw(capsys: pytest.CaptureFixture[str]):
+    """Exit status, standard output and standard error of one call."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit_:
+            main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return int(exit_.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def answers(tslaw, fit_path):
+    """The parsed JSON of a command that must succeed."""
+
+    def run(command: str, *arguments: object) -> list[dict]:
+        status, out, err = tslaw(command, fit_path, *arguments, "--json")
+        assert status == 0
+        assert "failed its diagnostics" in err
+        return json.loads(out)
+
+    return run
+
+
+def _check_crossover(a: dict) -> None:
+    assert 0 <= a["p_below"] <= 1
+    assert 0 <= a["p_above"] <= 1 - a["p_below"]
+    low, high = a["range"]
+    for value in (a["median"], *a["hdi"]):
+        assert value is None or low <= value <= high
+    assert None not in a["hdi"] or a["p_below"] + a["p_above"] > 0
+    curve = a["curve"]
+    assert {len(v) for v in curve.values()} == {len(curve["effective_size"])}
+    assert curve["effective_size"][0] == pytest.approx(low)
+    assert all(0 <= p <= 1 for p in curve["p_more_weights"])
+
+
+def test_crossover_as_json(answers) -> None:
+    found = answers("crossover")
+    assert [a["task"] for a in found] == TASKS
+    for a in found:
+        assert (a["weight_bits"], a["batch"], a["accounting"], a["unit"]) == (8, 1, "checkpoint", "GiB")
+        _check_crossover(a)
+    assert [len(a.get("lattice", [])) for a in found] == [3, 0], "only one task was measured at 8 bits"
+
+
+def test_crossover_with_options(answers) -> None:
+    (a,) = answers("crossover", "--weight-bits", 4, "--batch", 16, "--accounting", "equation", "--task", "facts")
+    assert (a["task"], a["weight_bits"], a["batch"], a["accounting"]) == ("facts", 4, 16, "equation")
+    _check_crossover(a)
+    assert len(a["lattice"]) == 3
+    assert a["lattice"][-1]["p_bigger_model"] == 0
+
+
+def test_crossover_in_words_names_the_task_and_its_uncertainty(tslaw, fit_path) -> None:
+    status, out, _ = tslaw("crossover", fit_path, "--task", "simulated")
+    assert status == 0
+    for part in ("simulated, 8-bit weights", "crossover W+", "90% HDI", "P(below the measured range", "accuracy lost"):
+        assert part in out
+
+
+def test_frontier_as_json_and_as_a_table(answers, tslaw, fit_path) -> None:
+    (found,) = answers("frontier", "--task", "simulated", "--min-probability", 0)
+    rows = found["configurations"]
+    assert len(rows) == 9 * 6
+    assert [r["memory_gib"] for r in rows] == sorted(r["memory_gib"] for r in rows)
+    for r in rows:
+        assert 0 <= r["p_frontier"] <= 1
+        assert r["interval"][0] <= r["accuracy"] <= r["interval"][1]
+    (likely,) = answers("frontier", "--task", "simulated", "--min-probability", 0.5)
+    assert likely["configurations"] == [r for r in rows if r["p_frontier"] >= 0.5]
+    status, out, _ = tslaw("frontier", fit_path)
+    assert status == 0
+    assert "P(frontier)" in out
+
+
+def test_recommend_as_json_and_in_words(answers, tslaw, fit_path) -> None:
+    found = answers("recommend", "--memory", "6GiB", "--memory", "40 GiB")
+    assert [(a["task"], a["memory_budget_gib"]) for a in found] == [(t, m) for t in TASKS for m in (6, 40)]
+    for a in found:
+        assert all(o["memory_gib"] <= a["memory_budget_gib"] * (1 + 1e-12) for o in a["options"])
+        assert sum(o["p_best"] for o in a["options"]) == pytest.approx(1)
+        assert min(o["expected_regret"] for o in a["options"]) >= 0
+    status, out, _ = tslaw("recommend", fit_path, "--memory", "6GiB", "--task", "facts")
+    assert status == 0
+    assert out.startswith("facts, 6 GiB a generation: Qwen3-")
+
+
+def test_predict_as_json_and_in_words(answers, tslaw, fit_path) -> None:
+    found = answers("predict", "--params", 6e9, "--weight-bits", 5, "--token-budget", 3000, "--token-budget", 30000)
+    assert [(a["task"], a["token_budget"]) for a in found] == [(t, b) for t in TASKS for b in (3000, 30000)]
+    for short, long in (found[:2], found[2:]):
+        assert short["accuracy"] < long["accuracy"]
+        for a in (short, long):
+            assert 0 <= a["interval"][0] <= a["accuracy"] <= a["interval"][1] <= 1
+    status, out, _ = tslaw("predict", fit_path, "--params", 6e9, "--token-budget", 3000)
+    assert status == 0
+    assert "90% interval" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["crossover", "FIT", "--task", "history"], "does not hold the task 'history'"),
+        (["crossover", "FIT", "--batch", "0"], "cannot share weights"),
+        (["crossover", "FIT", "--batch", "nan"], "cannot share weights"),
+        (["crossover", "FIT", "--weight-bits", "1"], "bits"),
+        (["crossover", "FIT", "--weight-bits", "eight"], "valid number"),
+        (["crossover", "FIT", "--accounting", "creative"], "accounting"),
+        (["crossover", "ABSENT"], "no such file"),
+        (["crossover", "FOREIGN"], "not a fit"),
+        (["frontier", "BROKEN"], "cannot be read"),
+        (["frontier", "FIT", "--batch", "-1"], "cannot share weights"),
+        (["frontier", "FIT", "--min-probability", "7"], "min-probability"),
+        (["recommend", "FIT"], "--memory"),
+        (["recommend", "FIT", "--memory", "lots"], "not an amount of memory"),
+        (["recommend", "FIT", "--memory", "1e999GiB"], "not an amount of memory"),
+        (["recommend", "FIT", "--memory", "1MiB"], "Nothing of this family fits"),
+        (["recommend", "FIT", "--memory", "9GiB", "--batch", "0"], "cannot share weights"),
+        (["predict", "FIT", "--params", "7", "--token-budget", "256"], "--params"),
+        (["predict", "FIT", "--params", "nan", "--token-budget", "256"], "--params"),
+        (["predict", "FIT", "--params", "-4e9", "--token-budget", "256"], "--params"),
+        (["predict", "FIT", "--params", "4e9", "--token-budget", "0"], "--token-budget"),
+        (["predict", "FIT", "--params", "4e9", "--weight-bits", "32", "--token-budget", "9"], "--weight-bits"),
+        (["predict", "FIT", "--params", "4e9"], "--token-budget"),
+        (["fit", "ABSENT", "--out", "NEW"], "no such file"),
+        (["fit", "BROKEN", "--out", "NEW"], "cannot be read"),
+        (["fit", "FIT", "--out", "NEW"], "measurement"),
+        (["fit", "MEASURED", "--out", "FIT"], "not overwritten"),
+        (["fit", "MEASURED", "MEASURED", "--out", "NEW"], "More than one file holds the task"),
+        (["fit", "MEASURED", "OTHER", "--out", "NEW"], "different families"),
+        (["fit", "MEASURED"], "--out"),
+        (["fit", "MEASURED", "--out", "NEW", "--chains", "0"], "--chains"),
+    ],
+)
+def test_bad_input_is_one_message_and_status_2(tslaw, fit_path, tmp_path, arguments, what) -> None:
+    places = {name: tmp_path / f"{name.lower()}.nc" for name in ("ABSENT", "BROKEN", "FOREIGN", "MEASURED", "NEW")}
+    places |= {"FIT": fit_path, "OTHER": tmp_path / "other.nc"}
+    places["BROKEN"].write_bytes(b"CDF nothing")
+    for name, family in (("FOREIGN", "ladder"), ("MEASURED", "ladder"), ("OTHER", "qwen3")):
+        if name in arguments:
+            save_dataset(good_dataset(family=family), places[name])
+    before = fit_path.read_bytes()
+    status, out, err = tslaw(*(places.get(a, a) for a in arguments))
+    assert status == 2
+    assert what in err
+    assert "fault in tslaw" not in err
+    assert out == ""
+    assert fit_path.read_bytes() == before
+    assert not places["NEW"].exists()
+
+
+def _measured(two_tasks: list, folder: Path) -> list[Path]:
+    return [save_dataset(as_dataset(data), folder / f"{data.task}.nc") for data in two_tasks]
+
+
+def test_fit_from_measurements_marks_what_failed(tslaw, two_tasks, tmp_path) -> None:
+    """Chains far too short: the fit is written, marked, explained, and the exit status is 1."""
+    (path,) = _measured(two_tasks[1:], tmp_path)
+    out = tmp_path / "fits" / "short.nc"
+    status, text, err = tslaw("fit", path, "--out", out, "--chains", "2", "--warmup", "50", "--samples", "50")
+    assert status == 1
+    assert "failed its diagnostics" in err
+    assert "FAILED" in text
+    assert "failed: bulk ESS" in text.replace("facts: ", "")
+    tree = open_fit(out)
+    assert (int(tree.attrs["passed"]), task_names(tree)) == (0, ["facts"])
+    assert load_posterior(tree).n_draws == 100
+    assert list(json.loads(tree.attrs["provenance"])["inputs"]) == ["facts.nc"]
