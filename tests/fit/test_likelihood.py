@@ -40,7 +40,7 @@ def log_likelihoods(patterns: np.ndarray, q: float, finished: list[float], guess
 @jax.jit
 def _compiled(table: likelihood.PatternTable, q: Array, finished: Array, guess: Array, slip: Array) -> Array:
     states = likelihood.state_probabilities(jnp.full((1, 1), q), finished[None, None, :])
-    probes = likelihood.probe_probabilities(table, guess, slip[None])
+    probes = likelihood.probe_probabilities(table, guess, slip[None, None])
     return likelihood.pattern_log_likelihood(states, probes)[0, 0]
 
 

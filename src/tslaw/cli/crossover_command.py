@@ -24,10 +24,10 @@ def command(
 ) -> None:
     """Locate the capacity-versus-test-time crossover W+ with its uncertainty.
 
-    At the memory at which a model of effective size W thinks to saturation (95% of its ceiling), would a bigger
-    model that thinks less be more accurate?
-    Below W+ yes, above it no. Draws whose crossover lies outside the measured sizes are reported as probabilities,
-    never clipped. The regret is the accuracy lost by thinking to saturation all the same. For example:
+    At the memory at which a model of effective size W thinks to saturation (95% of its ceiling), would a bigger model
+    that thinks less be more accurate? Below W+ yes, above it no. Draws whose crossover lies outside the measured sizes
+    are reported as probabilities, never clipped. The regret is the accuracy lost by thinking to saturation all the
+    same. For example:
 
     `tslaw crossover fits/ladder.nc --weight-bits 8 --task ladder-math`
     """

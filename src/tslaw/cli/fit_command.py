@@ -22,7 +22,7 @@ def command(
     out: Annotated[Path, typer.Option(help="Where the fit goes (.nc).", show_default=False)],
     chains: Annotated[int, typer.Option(min=1, max=64, help="Markov chains, run side by side on the CPU.")] = 4,
     warmup: Annotated[int, typer.Option(min=50, help="Iterations a chain spends adapting.")] = 500,
-    samples: Annotated[int, typer.Option(min=50, help="Draws kept from every chain.")] = 500,
+    samples: Annotated[int, typer.Option(min=50, help="Draws kept from every chain.")] = 800,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing fit.")] = False,
 ) -> None:

@@ -1,17 +1,15 @@
 """The capacity-versus-test-time crossover W+, for all posterior draws at once.
 
 Along a family, at given weight bits and batch, let T_sat(W) be the budget at which the model of effective size W
-reaches 95% of its own
-ceiling, M_sat(W) = W / batch + KV(W, T_sat) the memory that takes, and W*(M) the effective size of the most accurate
-model that costs at most M. Then
+reaches 95% of its own ceiling, M_sat(W) = W / batch + KV(W, T_sat) the memory that takes, and W*(M) the effective size
+of the most accurate model that costs at most M. Then
 
     h(W) = ln W*(M_sat(W)) - ln W,        W+ = the size above which h <= 0
 
 h > 0: at the memory of thinking to saturation a bigger model that thinks less is more accurate, so memory belongs in
-weights. h <= 0: it
-belongs in thinking. Sizes are continuous (`sizes.SizeCurve`); the lattice version allows only the family's models and
-includes their misfits.
-`regret` is the accuracy lost at M_sat(W) by not moving to W*: where h is flat it shows that the choice hardly matters.
+weights. h <= 0: it belongs in thinking. Sizes are continuous (`sizes.SizeCurve`); the lattice version allows only the
+family's models and includes their misfits. `regret` is the accuracy lost at M_sat(W) by not moving to W*: where h is
+flat it shows that the choice hardly matters.
 """
 
 from __future__ import annotations

@@ -20,9 +20,8 @@ RHAT_EFFECT, MAX_SHARE_EFFECTS = 1.05, 0.05
 MAX_DIVERGENT = 0.002
 BAD_PARETO, MAX_BAD_PARETO = 0.7, 0.1
 """Thresholds of Vehtari et al. (2021, Bayesian Analysis 16) for R-hat and ESS, and of Vehtari, Gelman & Gabry (2017)
-for Pareto k. A problem that no arm solves may
-be too hard or too long: its two effects then have two modes, so a few effects may mix slowly (up to 5% with R-hat >
-1.05) without touching any estimand."""
+for Pareto k. A problem that no arm solves may be too hard or too long: its two effects then have two modes, so a few
+effects may mix slowly (up to 5% with R-hat > 1.05) without touching any estimand."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,8 @@ class Diagnosis:
     """What was checked, for one task.
 
     `rhat` and `ess_bulk`, `ess_tail` are the worst over the population parameters (the ones every estimand uses),
-    `rhat_effects` the worst over the
-    problems' and arms' effects and `slow_effects` the share of them above 1.05; `bad_pareto_k` the share of (arm,
-    problem) cells whose LOO estimate cannot be trusted.
+    `rhat_effects` the worst over the problems' and arms' effects and `slow_effects` the share of them above 1.05;
+    `bad_pareto_k` the share of (arm, problem) cells whose LOO estimate cannot be trusted.
     """
 
     task: str

@@ -2,8 +2,7 @@
 where it came from.
 
 Tasks are joined along a `task` dimension. Problems, arms or budgets that one task has and another has not are NaN
-there. Problem effects are
-stored in single precision; everything else as it was.
+there. Problem effects are stored in single precision; everything else as it was.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 budget.
 
 A configuration is a measured (model, weight bits) at a token budget, one sample, uncompressed KV cache. Its memory is
-that of one generation,
-weights shared by `batch` of them. Majority vote and KV policies are not part of the fitted surface, so they are not
-on this frontier.
+that of one generation, weights shared by `batch` of them. Majority vote and KV policies are not part of the fitted
+surface, so they are not on this frontier.
 """
 
 from __future__ import annotations
@@ -117,9 +116,8 @@ def recommend(
 ) -> Recommendation:
     """Every arm that fits into `memory_budget` bytes a generation, thinking as long as the rest of the memory allows.
 
-    Thinking longer than the largest measured budget is never recommended. `p_best` is the posterior probability
-    of being the most accurate
-    option, `expected_regret` the accuracy expected to be lost by choosing it over the best one.
+    Thinking longer than the largest measured budget is never recommended. `p_best` is the posterior probability of
+    being the most accurate option, `expected_regret` the accuracy expected to be lost by choosing it over the best one.
 
     Raises
     ------

@@ -18,7 +18,8 @@ from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import potential_energy, unconstrain_fn
 
 from tslaw.fit.data import TaskData
-from tslaw.fit.model import POPULATION, Prior, task_model
+from tslaw.fit.lengths import draw_lengths
+from tslaw.fit.model import POPULATION, Prior, informative, task_model
 
 MAP_SCALES = {"sd_difficulty": 1.5, "sd_length": 0.5, "sd_misfit": 0.1}
 """The joint mode of a hierarchical model is degenerate (all scales zero), so the MAP start is taken at these scales."""
@@ -26,7 +27,7 @@ MAP_SCALES = {"sd_difficulty": 1.5, "sd_length": 0.5, "sd_misfit": 0.1}
 
 DENSE = tuple(sorted(set(POPULATION) - {"sigma_len"} | {"sigma_len_excess"}))
 
-AUXILIARY = ("misfit_standard", "sigma_len_excess", "easiness", "log_length_j", "trajectories")
+AUXILIARY = ("misfit_standard", "sigma_len_excess", "easiness", "trajectories")
 """Sampled sites that the derived ones say again in the surface's own terms; they are not kept."""
 
 
@@ -36,7 +37,7 @@ class Sampling:
 
     chains: int = 4
     warmup: int = 500
-    samples: int = 500
+    samples: int = 800
     seed: int = 0
     target_accept: float = 0.85
     map_steps: int = 400
@@ -61,13 +62,7 @@ def use_cpu_chains(chains: int) -> None:
 def rough_start(data: TaskData) -> dict[str, Array]:
     """Where Adam begins: every sampled site, problems as easy as their accuracy over all arms at the largest
     budgets says."""
-    measured = data.patterns >= 0
-    last = measured.shape[1] - 1 - np.argmax(measured[:, ::-1], axis=1)
-    right = (data.patterns[np.arange(len(data.patterns)), last] == 1)[data.row_pattern]
-    hits, total = np.zeros(len(data.problems)), np.zeros(len(data.problems))
-    np.add.at(hits, data.row_problem, right * data.row_count)
-    np.add.at(total, data.row_problem, data.row_count)
-    share = (hits + 0.5) / (total + 1.0)
+    share = np.clip(data.solved_share(), 0.02, 0.98)
     middle = float(np.log(data.budgets).mean())
     scalars = {
         "theta0": 0.0,
@@ -87,8 +82,7 @@ def rough_start(data: TaskData) -> dict[str, Array]:
         "slip1": 0.0,
     } | MAP_SCALES
     effects = {
-        "easiness": np.log(share / (1.0 - share)),
-        "log_length_j": np.full(len(data.problems), middle),
+        "easiness": np.log(share / (1.0 - share)) / np.where(informative(data), 1.0, MAP_SCALES["sd_difficulty"]),
         "misfit_standard": np.zeros(len(data.arms)),
     }
     return {k: jnp.asarray(v, float) for k, v in (scalars | effects).items()}
@@ -198,6 +192,7 @@ def run_nuts(data: TaskData, prior: Prior, sampling: Sampling) -> Draws:
     )
     samples = mcmc.get_samples(group_by_chain=True)
     posterior = {k: np.asarray(v) for k, v in samples.items() if k not in AUXILIARY}
+    posterior["length"] = draw_lengths(posterior, data, sampling.seed + 3)
     extra = {k: np.asarray(v) for k, v in mcmc.get_extra_fields(group_by_chain=True).items()}
     names = {"num_steps": "n_steps", "accept_prob": "acceptance_rate", "potential_energy": "lp"}
     stats = {names.get(k, k): (-v if k == "potential_energy" else v) for k, v in extra.items()}

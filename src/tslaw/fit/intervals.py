@@ -21,9 +21,8 @@ def hdi(draws: np.ndarray, probability: float = 0.9) -> tuple[float, float]:
 class CensoredSummary:
     """A quantity whose draws may lie outside [low, high], where only the side is known.
 
-    `median` and the ends of `hdi` are -inf or +inf where they fall on draws below or above the range: censoring
-    is reported,
-    never clipped. `p_below` and `p_above` are the posterior probabilities of either side.
+    `median` and the ends of `hdi` are -inf or +inf where they fall on draws below or above the range: censoring is
+    reported, never clipped. `p_below` and `p_above` are the posterior probabilities of either side.
     """
 
     median: float

@@ -1,13 +1,10 @@
 """One trajectory, all budgets: the likelihood of a pattern of right and wrong answers at successive budgets.
 
-The probes of one trajectory are not independent: what was solved at 256 tokens is still solved at 512. So a
-trajectory is
-modelled as an interval-censored mixture-cure model (Farewell 1982) with probe noise: it is solved in one of the K
-intervals
-between budgets, or in none of them (K + 1 states m); before that a probe is right with probability `guess`, from then
-on it is
-wrong with probability `slip`. A trajectory that flips between right and wrong is thereby possible and costs what it
-should:
+The probes of one trajectory are not independent: what was solved at 256 tokens is still solved at 512. So a trajectory
+is modelled as an interval-censored mixture-cure model (Farewell 1982) with probe noise: it is solved in one of the K
+intervals between budgets, or in none of them (K + 1 states m); before that a probe is right with probability `guess`,
+from then on it is wrong with probability `slip`. A trajectory that flips between right and wrong is thereby possible
+and costs what it should:
 
     P(y) = sum_m pi_m prod_{k < m} Bern(y_k; guess) prod_{k >= m} Bern(y_k; 1 - slip)
     pi_m = q (F(T_m) - F(T_{m-1})),  m < K;   pi_K = 1 - q F(T_{K-1})
@@ -27,7 +24,7 @@ from jax import Array
 
 
 class PatternTable(NamedTuple):
-    """Distinct patterns as sufficient counts, each of shape (pattern, K + 1): probes seen before and from state m
+    """Distinct patterns as sufficient counts, each of shape (..., K + 1): probes seen before and from state m
     on."""
 
     right_before: np.ndarray
@@ -41,16 +38,16 @@ def pattern_table(patterns: np.ndarray) -> PatternTable:
 
     Parameters
     ----------
-    patterns : (pattern, K) integers: 1 right, 0 wrong, negative not measured.
+    patterns : (..., K) integers: 1 right, 0 wrong, negative not measured.
     """
     right, wrong = (patterns == 1).astype(float), (patterns == 0).astype(float)
 
     def before(seen: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.zeros((len(seen), 1)), np.cumsum(seen, axis=1)], axis=1)
+        return np.concatenate([np.zeros((*seen.shape[:-1], 1)), np.cumsum(seen, axis=-1)], axis=-1)
 
     right_before, wrong_before = before(right), before(wrong)
     return PatternTable(
-        right_before, wrong_before, right_before[:, -1:] - right_before, wrong_before[:, -1:] - wrong_before
+        right_before, wrong_before, right_before[..., -1:] - right_before, wrong_before[..., -1:] - wrong_before
     )
 
 
@@ -71,8 +68,8 @@ def state_probabilities(q: Array, finished: Array) -> Array:
 
 
 def probe_probabilities(table: PatternTable, guess: Array, slip: Array) -> Array:
-    """P(pattern | state) for every arm: `slip` (arm,) and `guess` () give (arm, pattern, K + 1)."""
-    log_slip, log_kept = jnp.log(slip)[:, None, None], jnp.log1p(-slip)[:, None, None]
+    """P(pattern | state), (..., pattern, K + 1), for one `guess` and slips that broadcast to (..., pattern)."""
+    log_slip, log_kept = jnp.log(slip)[..., None], jnp.log1p(-slip)[..., None]
     return jnp.exp(
         table.right_before * jnp.log(guess)
         + table.wrong_before * jnp.log1p(-guess)

@@ -1,15 +1,12 @@
 """Priors, and the NumPyro model that ties them to the surface and the likelihood.
 
-Problem effects are centred on the population's location (`easiness` = theta0 - d_j, `log_length_j` = mu0 + rho d_j +
-ell_j). On the ladder, where
-problems that every arm solves, or none, leave their difficulty open on one side, a zero-sum parametrisation of d_j
-and ell_j needed as many steps but left theta0 and mu0
-with R-hat of 1.1 and more; this one brings both below 1.01. The arms' misfits are few and weakly informed, hence not
-centred.
+Difficulties are centred on the population (`easiness` = theta0 - d_j) where the data pin them down from both sides, and
+not centred where every arm solves a problem, or none: there the prior decides, and its scale with it. The arms' misfits
+are few and weakly informed, hence not centred. Lengths are summed out.
 
 Thinking lengths are resolved only as finely as the budgets are spaced. A task whose lengths are nearly deterministic
-would drive sigma_len to zero and the likelihood to
-a staircase; sigma_len is therefore bounded below by a quarter of the smallest step between log budgets.
+would drive sigma_len to zero and the likelihood to a staircase; sigma_len is therefore bounded below by a quarter of
+the smallest step between log budgets.
 """
 
 from __future__ import annotations
@@ -25,6 +22,7 @@ from jax import Array
 from tslaw.fit import likelihood as lik
 from tslaw.fit import surface
 from tslaw.fit.data import TaskData
+from tslaw.fit.lengths import length_grid, length_resolution, problem_log_likelihood, row_table
 
 POPULATION = (
     "theta0",
@@ -47,13 +45,17 @@ POPULATION = (
 """The parameters that are not tied to one problem or one arm."""
 
 
+FEW = 0.03
+"""A problem solved less often than this, or missed less often, tells on one side only how difficult it is."""
+
+
 @dataclass(frozen=True)
 class Prior:
     """Scales of the priors, in the units of the surface (logits and log tokens).
 
-    The defaults say: a model e times larger gains 0 to 5 logits; 4-bit weights cost 0 to 3 logits at the
-    reference size; a
-    problem's difficulty spreads over 0 to 5 logits; lengths lie within a factor of about 20 of the budgets' middle.
+    The defaults say: a model e times larger gains 0 to 5 logits; 4-bit weights cost 0 to 3 logits at the reference
+    size; a problem's difficulty spreads over 0 to 5 logits; lengths lie within a factor of about 20 of the budgets'
+    middle.
     """
 
     theta0: float = 3.0
@@ -72,11 +74,6 @@ class Prior:
     slip0: tuple[float, float] = (-3.0, 1.0)
     slip1: float = 0.5
     guess_weight: float = 200.0
-
-
-def length_resolution(budgets: np.ndarray) -> float:
-    """The smallest sigma_len the budgets (budget,) can resolve, in log tokens."""
-    return 0.25 * float(np.diff(np.log(budgets)).min()) if len(budgets) > 1 else 0.1
 
 
 def sample_population(prior: Prior, budgets: np.ndarray, chance: float) -> dict[str, Array]:
@@ -107,27 +104,28 @@ def sample_population(prior: Prior, budgets: np.ndarray, chance: float) -> dict[
     return params
 
 
-def sample_problems(params: dict[str, Array], n_problems: int) -> dict[str, Array]:
-    """Draw every problem's difficulty d_j and length residual ell_j, both (problem,)."""
-    easiness = numpyro.sample(
-        "easiness", dist.Normal(params["theta0"], params["sd_difficulty"]).expand([n_problems]).to_event(1)
-    )
-    difficulty = params["theta0"] - easiness
-    expected = params["mu0"] + params["rho"] * difficulty
-    log_length_j = numpyro.sample("log_length_j", dist.Normal(expected, params["sd_length"]).to_event(1))
-    return {
-        "difficulty": numpyro.deterministic("difficulty", difficulty),
-        "length": numpyro.deterministic("length", log_length_j - expected),
-    }
+def informative(data: TaskData) -> np.ndarray:
+    """Which problems are both solved and missed, so that the data pin their difficulty down from both sides: (problem,)."""
+    share = data.solved_share()
+    return (share > FEW) & (share < 1.0 - FEW)
+
+
+def sample_difficulty(params: dict[str, Array], centred: np.ndarray) -> Array:
+    """Draw every problem's difficulty d_j, (problem,), centred where `centred` (problem,) says so."""
+    location = jnp.where(centred, params["theta0"], 0.0)
+    scale = jnp.where(centred, params["sd_difficulty"], 1.0)
+    easiness = numpyro.sample("easiness", dist.Normal(location, scale).to_event(1))
+    return jnp.where(centred, params["theta0"] - easiness, -params["sd_difficulty"] * easiness)
 
 
 def task_model(data: TaskData, prior: Prior) -> None:
-    """The model of one task: priors, surface, likelihood."""
+    """The model of one task: priors, surface, likelihood. The problems' lengths are summed out: see `lengths`."""
     params = sample_population(prior, data.budgets, data.chance)
-    params |= sample_problems(params, len(data.problems))
+    params["difficulty"] = numpyro.deterministic("difficulty", sample_difficulty(params, informative(data)))
     standard = numpyro.sample("misfit_standard", dist.Normal(0.0, 1.0).expand([len(data.arms)]).to_event(1))
     params["misfit"] = numpyro.deterministic("misfit", params["sd_misfit"] * standard)
-    numpyro.factor("trajectories", jnp.sum(cell_log_likelihood(params, data)))
+    each = problem_log_likelihood(params, data, length_grid(data.budgets), row_table(data))
+    numpyro.factor("trajectories", jnp.sum(each))
 
 
 def state_table(params: dict[str, Array], data: TaskData) -> Array:
@@ -142,6 +140,6 @@ def state_table(params: dict[str, Array], data: TaskData) -> Array:
 def cell_log_likelihood(params: dict[str, Array], data: TaskData) -> Array:
     """Log-likelihood of all trajectories of every arm on every problem, shape (arm, problem)."""
     slip = surface.slip_rate(params, jnp.asarray(data.log_size))
-    probes = lik.probe_probabilities(lik.pattern_table(data.patterns), params["guess"], slip)
+    probes = lik.probe_probabilities(lik.pattern_table(data.patterns), params["guess"], slip[:, None])
     each = lik.pattern_log_likelihood(state_table(params, data), probes)
     return jnp.sum(each * data.pattern_counts(), axis=-1)

@@ -18,9 +18,8 @@ PREDICTIVE_DRAWS = 200
 def predictive_accuracy(draws: Draws, data: TaskData, seed: int) -> np.ndarray:
     """Replicated accuracy of every arm and budget, with as many trajectories and probes as were measured.
 
-    Every kept draw simulates whole trajectories (solved or not, guesses and slips), so that the spread includes
-    the dependence
-    between budgets. About 200 draws a fit are enough for 90% bands.
+    Every kept draw simulates whole trajectories (solved or not, guesses and slips), so that the spread includes the
+    dependence between budgets. About 200 draws a fit are enough for 90% bands.
 
     Returns
     -------

@@ -17,8 +17,7 @@ class SizeCurve:
     """Log bytes of weights and of KV cache a token against log parameters, at one weight bit width.
 
     Interpolated linearly in logs along the family's real configs and extrapolated with the slope of the last two:
-    clamping would make
-    sizes beyond the largest look free and move the crossover.
+    clamping would make sizes beyond the largest look free and move the crossover.
     """
 
     log_params: np.ndarray

@@ -1,8 +1,7 @@
 """The mean surface: can the model solve the problem, and has it finished thinking by the budget?
 
 A trajectory of arm *i* on problem *j* is right at budget *T* if the model *can* solve the problem (probability q) and
-if
-its thinking has *finished* by T (probability F):
+if its thinking has *finished* by T (probability F):
 
     theta_i  = theta0 + alpha x_i - delta_w(b_i) exp(-gamma_w x_i) + u_i
     q_ij     = sigmoid(theta_i - d_j)
@@ -11,10 +10,9 @@ its thinking has *finished* by T (probability F):
     p_ij(T)  = guess + (1 - slip_i - guess) q_ij F_ij(T)
 
 x is ln(parameters / reference size), b the bits a weight has, d_j and ell_j how difficult and how long problem j is
-(both sum to zero over
-the task's problems), u_i the arm's own misfit, `guess` the chance to be right without having solved, `slip` the
-chance that a probe
-of a solved trajectory answers wrongly. Every function here is a pure function of arrays, without priors or data.
+(both sum to zero over the task's problems), u_i the arm's own misfit, `guess` the chance to be right without having
+solved, `slip` the chance that a probe of a solved trajectory answers wrongly. Every function here is a pure function of
+arrays, without priors or data.
 """
 
 from __future__ import annotations

@@ -167,10 +167,11 @@ def new_figure(view: TaskView, height: float) -> tuple[Figure, SubFigure]:
     note = _failure_note(view)
     below = 0.08 + 0.15 * len(note) if note else 0.0
     fig = Figure(figsize=(WIDTH, height + below), layout="constrained")
+    # Any: what matplotlib's stubs say subfigures returns has changed between its releases.
+    parts: Any = fig.subfigures(2, 1, height_ratios=(height, below)) if note else fig.subfigures(1, 1)
     if not note:
-        body: Any = fig.subfigures(1, 1)
-        return fig, body
-    body, foot = fig.subfigures(2, 1, height_ratios=(height, below))
+        return fig, parts
+    body, foot = parts
     foot.text(0.5, 0.5, "\n".join(note), ha="center", va="center", color=RED, fontsize=8)
     return fig, body
 
