@@ -188,3 +188,18 @@ def test_fit_from_measurements_marks_what_failed(tslaw, two_tasks, tmp_path) -> 
     assert (int(tree.attrs["passed"]), task_names(tree)) == (0, ["facts"])
     assert load_posterior(tree).n_draws == 100
     assert list(json.loads(tree.attrs["provenance"])["inputs"]) == ["facts.nc"]
+
+
+@pytest.mark.slow
+def test_a_long_enough_fit_passes_and_is_trusted(tslaw, two_tasks, tmp_path) -> None:
+    """Status 0, nothing marked as failed, and no warning from the commands that question it."""
+    (path,) = _measured(two_tasks[:1], tmp_path)
+    out = tmp_path / "good.nc"
+    status, text, err = tslaw("fit", path, "--out", out, "--chains", "2", "--warmup", "400", "--samples", "1200")
+    assert "failed" not in err, text
+    assert status == 0
+    assert "passed" in text
+    tree = open_fit(out)
+    assert (int(tree.attrs["passed"]), task_names(tree)) == (1, ["simulated"])
+    status, _, err = tslaw("crossover", out, "--json")
+    assert (status, err) == (0, "")

@@ -105,7 +105,7 @@ def sample_population(prior: Prior, budgets: np.ndarray, chance: float) -> dict[
 
 
 def informative(data: TaskData) -> np.ndarray:
-    """Which problems are both solved and missed, so that the data pin their difficulty down from both sides: (problem,)."""
+    """Which problems are both solved and missed, so that data bound their difficulty on both sides: (problem,)."""
     share = data.solved_share()
     return (share > FEW) & (share < 1.0 - FEW)
 
