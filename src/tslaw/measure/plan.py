@@ -1,8 +1,12 @@
 """The plan of a sweep: what to measure, from a YAML file. Every fault names the key and what was expected.
 
-name: my-sweep family: ladder              # a shipped family, or a YAML file that lists one models: [ladder-0.4M]
-# optional: members of the family; everything else is a hub id or a folder tasks: [{name: ladder-math, problems: 40,
-seed: 99, budgets: [64, 128, 256]}] weight_bits: [16, 8, 4] kv_policies: [full] samples: 4
+name: my-sweep
+family: ladder              # a shipped family, or a YAML file that lists one
+models: [ladder-0.4M]          # optional: members of the family; everything else is a hub id or a folder
+tasks: [{name: ladder-math, problems: 40, seed: 99, budgets: [64, 128, 256]}]
+weight_bits: [16, 8, 4]
+kv_policies: [full]
+samples: 4
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tslaw.errors import MissingExtraError, TslawError
+from tslaw.measure.engine import platform_kind
 from tslaw.measure.store import exclusive, read_json, write_json
 from tslaw.measure.tasks import load_task
 from tslaw.measure.thinking import BoundFormat, bind, get_format, load_tokenizer
@@ -42,18 +43,21 @@ def ensure_quantized(
     digest: str,
     cache: str,
     on_start: Callable[[], None],
+    platform: str | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """The folder of the model's weights at `bits`, made if the cache has none, and the record of how they were made.
 
     `recipes` are those of all widths the sweep wants of this model: whoever comes first makes them all in one process,
-    since starting gptqmodel takes longer than quantizing a small model.
+    since starting gptqmodel takes longer than quantizing a small model. `platform` is what the weights are to run on,
+    `cpu` or `cuda`, by default what the installed engine runs on.
 
     Raises
     ------
     TslawError : quantization failed or changed nothing.
     MissingExtraError : gptqmodel is not installed.
     """
-    jobs = {recipe["bits"]: _job(model, thinking_format, recipe, digest, cache) for recipe in recipes}
+    platform = platform or platform_kind()
+    jobs = {recipe["bits"]: _job(model, thinking_format, recipe, digest, cache, platform) for recipe in recipes}
     folder = Path(jobs[bits]["folder"])
     with exclusive(Path(cache) / f"{digest_of(digest)[:20]}.lock", wait=True, what="These weights are being quantized"):
         if read_json(folder / RECORD) is None:
@@ -65,11 +69,11 @@ def ensure_quantized(
     return str(folder), read_json(folder / RECORD)
 
 
-def _job(model: str, thinking_format: str, recipe: dict[str, Any], digest: str, cache: str) -> dict[str, Any]:
+def _job(
+    model: str, thinking_format: str, recipe: dict[str, Any], digest: str, cache: str, platform: str
+) -> dict[str, Any]:
     """What one checkpoint is made from; the folder's name is the hash of all that decides its content."""
-    from tslaw.measure.engine import platform_kind
-
-    simulated = recipe["bits"] not in NATIVE_KERNEL_BITS[platform_kind()]
+    simulated = recipe["bits"] not in NATIVE_KERNEL_BITS[platform]
     content = {"recipe": recipe, "digest": digest, "thinking_format": thinking_format, "dequantized": simulated}
     folder = Path(cache).resolve() / digest_of(content)[:20]
     return {**content, "model": str(Path(model).resolve()), "folder": str(folder)}

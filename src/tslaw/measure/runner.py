@@ -26,7 +26,7 @@ from tslaw.measure.preflight import check_lengths
 from tslaw.measure.progress import show_progress
 from tslaw.measure.quantize import cache_folder
 from tslaw.measure.store import SweepStore, read_json, write_json
-from tslaw.measure.units import NATIVE_BITS, ArmSpec, Unit, batch_seed, fetch_model, quantization_recipe, units
+from tslaw.measure.units import NATIVE_BITS, ArmSpec, Unit, batch_seed, fetch_model, quantization_recipes, units
 from tslaw.measure.worker import Job, UnitJob
 
 
@@ -153,7 +153,7 @@ def _quantization(unit: Unit, plan: Plan, store: SweepStore) -> dict[str, object
         return None
     return {
         "bits": unit.arm.weight_bits,
-        "recipes": [quantization_recipe(plan, bits) for bits in plan.weight_bits if bits != NATIVE_BITS],
+        "recipes": quantization_recipes(plan),
         "digest": unit.identity["model_digest"],
         "cache": str(cache_folder(store.work)),
     }

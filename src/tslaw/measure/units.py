@@ -106,6 +106,11 @@ def quantization_recipe(plan: Plan, bits: int) -> dict[str, Any]:
     }
 
 
+def quantization_recipes(plan: Plan) -> list[dict[str, Any]]:
+    """The recipes of all widths below 16 bits that the plan asks for."""
+    return [quantization_recipe(plan, bits) for bits in plan.weight_bits if bits != NATIVE_BITS]
+
+
 def problem_batches(problems: int, samples: int, max_num_seqs: int) -> tuple[range, ...]:
     """Problems in as few batches of nearly equal size as fit `max_num_seqs` trajectories at a time."""
     per_batch = max(1, max_num_seqs // samples)
