@@ -10,7 +10,7 @@ if [ "${1:-}" != --fit-only ]; then
   tslaw measure ladder-cpu --out "$data" --overwrite
 fi
 tslaw validate "$data"/*.nc
-tslaw fit "$data"/*.nc --out "$fit.nc" --warmup 500 --samples 700 --overwrite | tee "$fit.txt"
+tslaw fit "$data"/*.nc --out "$fit.nc" --overwrite | tee "$fit.txt"
 {
   for bits in 4 8 16; do tslaw crossover "$fit.nc" --weight-bits "$bits"; done
   tslaw recommend "$fit.nc" --memory 1MiB --memory 4MiB --memory 16MiB

@@ -15,20 +15,20 @@ SATURATION = 0.95
 erf_of = np.vectorize(erf)
 
 
-def penalty(truth: Truth, bits: float) -> float:
-    """Logits lost at `bits` a weight: delta_w at 4 bits and 0 at 16."""
+def damage(truth: Truth, bits: float) -> float:
+    """What `bits` a weight do of the damage of 4: 1 at 4 bits and 0 at 16."""
     at = exp(-float(truth["kappa_w"]) * (bits - 4.0))
     at_16 = exp(-float(truth["kappa_w"]) * 12.0)
-    return float(truth["delta_w"]) * (at - at_16) / (1.0 - at_16)
+    return (at - at_16) / (1.0 - at_16)
 
 
 def ability(truth: Truth, x: float, bits: float) -> float:
-    lost = penalty(truth, bits) * exp(-float(truth["gamma_w"]) * x)
+    lost = float(truth["delta_w"]) * damage(truth, bits) * exp(-float(truth["gamma_w"]) * x)
     return float(truth["theta0"]) + float(truth["alpha"]) * x - lost
 
 
 def log_length(truth: Truth, x: float, bits: float) -> float:
-    return float(truth["mu0"]) + float(truth["mu1"]) * x + float(truth["mu2"]) * penalty(truth, bits)
+    return float(truth["mu0"]) + float(truth["mu1"]) * x + float(truth["mu2"]) * damage(truth, bits)
 
 
 def slip(truth: Truth, x: float) -> float:

@@ -66,16 +66,20 @@ class TaskData:
         with np.errstate(invalid="ignore", divide="ignore"):
             return correct / total, total
 
-    def solved_share(self) -> np.ndarray:
-        """The share of each problem's trajectories that were right at their largest budget, all arms together:
-        (problem,)."""
+    def solved_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """How many trajectories were right at their largest budget, and how many there are: (arm, problem) each."""
         measured = self.patterns >= 0
         last = measured.shape[1] - 1 - np.argmax(measured[:, ::-1], axis=1)
         right = (self.patterns[np.arange(len(self.patterns)), last] == 1)[self.row_pattern]
-        hits, total = np.zeros(len(self.problems)), np.zeros(len(self.problems))
-        np.add.at(hits, self.row_problem, right * self.row_count)
-        np.add.at(total, self.row_problem, self.row_count)
-        return hits / np.maximum(total, 1.0)
+        hits = np.zeros((len(self.arms), len(self.problems)))
+        np.add.at(hits, (self.row_arm, self.row_problem), right * self.row_count)
+        return hits, self.trajectories()
+
+    def solved_share(self) -> np.ndarray:
+        """The share of each problem's trajectories that were right at their largest budget, all arms together:
+        (problem,)."""
+        right, total = self.solved_counts()
+        return right.sum(axis=0) / np.maximum(total.sum(axis=0), 1.0)
 
     def pattern_counts(self) -> np.ndarray:
         """How often each pattern occurred: (arm, problem, pattern)."""

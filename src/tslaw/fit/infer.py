@@ -27,7 +27,7 @@ MAP_SCALES = {"sd_difficulty": 1.5, "sd_length": 0.5, "sd_misfit": 0.1}
 
 DENSE = tuple(sorted(set(POPULATION) - {"sigma_len"} | {"sigma_len_excess"}))
 
-AUXILIARY = ("misfit_standard", "sigma_len_excess", "easiness", "trajectories")
+AUXILIARY = ("arm_ability", "sigma_len_excess", "easiness", "trajectories")
 """Sampled sites that the derived ones say again in the surface's own terms; they are not kept."""
 
 
@@ -83,7 +83,7 @@ def rough_start(data: TaskData) -> dict[str, Array]:
     } | MAP_SCALES
     effects = {
         "easiness": np.log(share / (1.0 - share)) / np.where(informative(data), 1.0, MAP_SCALES["sd_difficulty"]),
-        "misfit_standard": np.zeros(len(data.arms)),
+        "arm_ability": np.zeros(len(data.arms)),
     }
     return {k: jnp.asarray(v, float) for k, v in (scalars | effects).items()}
 

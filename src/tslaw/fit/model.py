@@ -2,7 +2,7 @@
 
 Difficulties are centred on the population (`easiness` = theta0 - d_j) where the data pin them down from both sides, and
 not centred where every arm solves a problem, or none: there the prior decides, and its scale with it. The arms' misfits
-are few and weakly informed, hence not centred. Lengths are summed out.
+are centred as far as the arms' own data speak. Lengths are summed out.
 
 Thinking lengths are resolved only as finely as the budgets are spaced. A task whose lengths are nearly deterministic
 would drive sigma_len to zero and the likelihood to a staircase; sigma_len is therefore bounded below by a quarter of
@@ -45,6 +45,7 @@ POPULATION = (
 """The parameters that are not tied to one problem or one arm."""
 
 
+HALF_NORMAL_QUARTILE = 0.3186
 FEW = 0.03
 """A problem solved less often than this, or missed less often, tells on one side only how difficult it is."""
 
@@ -118,12 +119,36 @@ def sample_difficulty(params: dict[str, Array], centred: np.ndarray) -> Array:
     return jnp.where(centred, params["theta0"] - easiness, -params["sd_difficulty"] * easiness)
 
 
+def centring(data: TaskData, prior: Prior) -> np.ndarray:
+    """How far each arm's ability is to be centred on the population's: 0 where only the prior speaks, 1 where only the
+    data do, (arm,).
+
+    The share of the arm's information about its misfit that comes from its own trajectories, each problem's at its
+    largest budget, when misfits spread as the prior's lower quartile says: too much centring costs divergences.
+    """
+    right, total = data.solved_counts()
+    share = (right + 0.5) / (total + 1.0)
+    information = (total * share * (1.0 - share)).sum(axis=1) * (HALF_NORMAL_QUARTILE * prior.sd_misfit) ** 2
+    return information / (1.0 + information)
+
+
+def sample_misfit(params: dict[str, Array], data: TaskData, centred: np.ndarray) -> Array:
+    """Draw every arm's misfit u_i, (arm,), partially centred (Papaspiliopoulos, Roberts & Skold 2007) by `centred`.
+
+    Fully centred, arms with few trajectories make a funnel of sd_misfit; not centred, arms with many tie delta_w and
+    alpha to every misfit.
+    """
+    expected = surface.ability(params, jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)) - params["theta0"]
+    spread = params["sd_misfit"] ** centred
+    ability = numpyro.sample("arm_ability", dist.Normal(centred * expected, spread).to_event(1))
+    return params["sd_misfit"] ** (1.0 - centred) * (ability - centred * expected)
+
+
 def task_model(data: TaskData, prior: Prior) -> None:
     """The model of one task: priors, surface, likelihood. The problems' lengths are summed out: see `lengths`."""
     params = sample_population(prior, data.budgets, data.chance)
     params["difficulty"] = numpyro.deterministic("difficulty", sample_difficulty(params, informative(data)))
-    standard = numpyro.sample("misfit_standard", dist.Normal(0.0, 1.0).expand([len(data.arms)]).to_event(1))
-    params["misfit"] = numpyro.deterministic("misfit", params["sd_misfit"] * standard)
+    params["misfit"] = numpyro.deterministic("misfit", sample_misfit(params, data, centring(data, prior)))
     each = problem_log_likelihood(params, data, length_grid(data.budgets), row_table(data))
     numpyro.factor("trajectories", jnp.sum(each))
 

@@ -5,14 +5,14 @@ if its thinking has *finished* by T (probability F):
 
     theta_i  = theta0 + alpha x_i - delta_w(b_i) exp(-gamma_w x_i) + u_i
     q_ij     = sigmoid(theta_i - d_j)
-    ln L_ij  ~ Normal(mu_i + rho d_j + ell_j, sigma_len),    mu_i = mu0 + mu1 x_i + mu2 delta_w(b_i)
+    ln L_ij  ~ Normal(mu_i + rho d_j + ell_j, sigma_len),    mu_i = mu0 + mu1 x_i + mu2 s(b_i)
     F_ij(T)  = Phi((ln T - E ln L_ij) / sigma_len)
     p_ij(T)  = guess + (1 - slip_i - guess) q_ij F_ij(T)
 
-x is ln(parameters / reference size), b the bits a weight has, d_j and ell_j how difficult and how long problem j is
-(both sum to zero over the task's problems), u_i the arm's own misfit, `guess` the chance to be right without having
-solved, `slip` the chance that a probe of a solved trajectory answers wrongly. Every function here is a pure function of
-arrays, without priors or data.
+x is ln(parameters / reference size), b the bits a weight has, s(b) the share of 4 bits' damage that b bits do
+(delta_w(b) = delta_w s(b)), d_j and ell_j how difficult and how long problem j is (zero for an average one), u_i the
+arm's own misfit, `guess` the chance to be right without having solved, `slip` the chance that a probe of a solved
+trajectory answers wrongly. Every function here is a pure function of arrays, without priors or data.
 """
 
 from __future__ import annotations
@@ -30,13 +30,18 @@ REFERENCE_BITS = 4.0
 Params = Mapping[str, Array]
 
 
-def weight_bit_penalty(bits: Array, delta_w: Array, kappa_w: Array) -> Array:
-    """Logits of ability lost at `bits` per weight: delta_w at 4 bits, 0 at 16, falling exponentially in between.
+def weight_bit_shape(bits: Array, kappa_w: Array) -> Array:
+    """s: how much of the damage of 4 bits `bits` per weight do: 1 at 4 bits, 0 at 16, falling exponentially in between.
 
     A curve rather than one number a bit width, so that widths nobody ran can be predicted. Shapes broadcast.
     """
     tail = jnp.exp(-kappa_w * (NATIVE_BITS - REFERENCE_BITS))
-    return delta_w * (jnp.exp(-kappa_w * (bits - REFERENCE_BITS)) - tail) / (1.0 - tail)
+    return (jnp.exp(-kappa_w * (bits - REFERENCE_BITS)) - tail) / (1.0 - tail)
+
+
+def weight_bit_penalty(bits: Array, delta_w: Array, kappa_w: Array) -> Array:
+    """delta_w(b): logits of ability lost at `bits` per weight, delta_w of them at 4 bits. Shapes broadcast."""
+    return delta_w * weight_bit_shape(bits, kappa_w)
 
 
 def ability(params: Params, x: Array, bits: Array) -> Array:
@@ -46,9 +51,11 @@ def ability(params: Params, x: Array, bits: Array) -> Array:
 
 
 def log_length(params: Params, x: Array, bits: Array) -> Array:
-    """mu: the mean log thinking length an average problem needs, in log tokens."""
-    penalty = weight_bit_penalty(bits, params["delta_w"], params["kappa_w"])
-    return params["mu0"] + params["mu1"] * x + params["mu2"] * penalty
+    """mu: the mean log thinking length an average problem needs, in log tokens.
+
+    mu2 is what 4 bits add to it. Were it a multiple of delta_w(b) instead, the two would be known only as a product.
+    """
+    return params["mu0"] + params["mu1"] * x + params["mu2"] * weight_bit_shape(bits, params["kappa_w"])
 
 
 def slip_rate(params: Params, x: Array) -> Array:
