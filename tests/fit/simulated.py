@@ -87,6 +87,7 @@ def draw_truth(seed: int, n_problems: int, n_arms: int) -> Truth:
     truth["difficulty"] = truth["sd_difficulty"] * rng.standard_normal(n_problems)
     truth["length"] = truth["sd_length"] * rng.standard_normal(n_problems)
     truth["misfit"] = truth["sd_misfit"] * rng.standard_normal(n_arms)
+    truth["late_share"], truth["late_delay"] = rng.uniform(0.01, 0.06), rng.lognormal(0.0, 0.2)
     return {name: np.asarray(value, float) for name, value in truth.items()}
 
 

@@ -35,6 +35,11 @@ def slip(truth: Truth, x: float) -> float:
     return 1.0 / (1.0 + exp(-(float(truth["slip0"]) + float(truth["slip1"]) * x)))
 
 
+def done(slack: np.ndarray, spread: float) -> np.ndarray:
+    """The normal distribution function."""
+    return 0.5 * (1.0 + erf_of(slack / (spread * sqrt(2.0))))
+
+
 def mean_accuracy(truth: Truth, x: float, bits: float, tokens: float, misfit: float = 0.0) -> float:
     """Accuracy over the problems: solved and finished and not slipped, or guessed."""
     if tokens <= 0:
@@ -43,8 +48,9 @@ def mean_accuracy(truth: Truth, x: float, bits: float, tokens: float, misfit: fl
     difficulty = np.asarray(truth["difficulty"], float)
     q = 1.0 / (1.0 + np.exp(-(theta - difficulty)))
     length = log_length(truth, x, bits) + float(truth["rho"]) * difficulty + np.asarray(truth["length"], float)
-    z = (log(tokens) - length) / float(truth["sigma_len"]) if tokens < inf else np.full(len(q), inf)
-    finished = 0.5 * (1.0 + erf_of(np.asarray(z) / sqrt(2.0)))
+    late, delay, spread = (float(truth[n]) for n in ("late_share", "late_delay", "sigma_len"))
+    finished = (1.0 - late) * done(log(tokens) - length, spread) if tokens < inf else np.full(len(q), 1.0 - late)
+    finished += late * done(log(tokens) - length - delay, sqrt(spread**2 + delay**2 / 4)) if tokens < inf else late
     solved = q * finished
     guess = float(truth["guess"])
     per_problem = solved * (1.0 - slip(truth, x)) + (1.0 - solved) * guess

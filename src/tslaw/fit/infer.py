@@ -21,7 +21,7 @@ from tslaw.fit.data import TaskData
 from tslaw.fit.lengths import draw_lengths
 from tslaw.fit.model import POPULATION, Prior, informative, task_model
 
-MAP_SCALES = {"sd_difficulty": 1.5, "sd_length": 0.5, "sd_misfit": 0.1}
+MAP_SCALES = {"sd_difficulty": 3.0, "sd_misfit": 0.1}
 """The joint mode of a hierarchical model is degenerate (all scales zero), so the MAP start is taken at these scales."""
 
 
@@ -76,7 +76,10 @@ def rough_start(data: TaskData) -> dict[str, Array]:
     }
     scalars |= {
         "sigma_len_excess": 0.3,
+        "late_share": 0.1,
+        "late_delay": 1.0,
         "rho": 0.0,
+        "sd_length": 0.5,
         "guess": data.chance + 0.01,
         "slip0": -3.0,
         "slip1": 0.0,

@@ -91,7 +91,7 @@ def log_likelihood_by_length(params: dict[str, Array], data: TaskData, grid: Len
     x, bits = jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)
     shift = surface.log_length(params, x, bits) - params["mu0"]
     mean_log_length = jnp.asarray(grid.log_length) + shift[:, None]
-    finished = surface.finished_by(jnp.log(data.budgets), mean_log_length[..., None], params["sigma_len"])
+    finished = surface.finished_by(params, jnp.log(data.budgets), mean_log_length[..., None])
     if_solvable = lik.state_probabilities(jnp.ones(finished.shape[:-1]), finished)
     slip = surface.slip_rate(params, x)[:, None]
     probes = lik.probe_probabilities(lik.pattern_table(data.patterns[rows.pattern]), params["guess"], slip)

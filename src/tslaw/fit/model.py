@@ -1,8 +1,8 @@
 """Priors, and the NumPyro model that ties them to the surface and the likelihood.
 
-Difficulties are centred on the population (`easiness` = theta0 - d_j) where the data pin them down from both sides, and
-not centred where every arm solves a problem, or none: there the prior decides, and its scale with it. The arms' misfits
-are centred as far as the arms' own data speak. Lengths are summed out.
+Difficulties are centred on the population (`easiness` = theta0 - d_j) where the data bound them on both sides, and not
+centred where every arm solves a problem, or none: there the prior decides, and its scale with it. The arms' misfits are
+centred as far as the arms' own data speak. Lengths are summed out.
 
 Thinking lengths are resolved only as finely as the budgets are spaced. A task whose lengths are nearly deterministic
 would drive sigma_len to zero and the likelihood to a staircase; sigma_len is therefore bounded below by a quarter of
@@ -34,6 +34,8 @@ POPULATION = (
     "mu1",
     "mu2",
     "sigma_len",
+    "late_share",
+    "late_delay",
     "rho",
     "sd_difficulty",
     "sd_length",
@@ -59,8 +61,8 @@ class Prior:
     middle.
     """
 
-    theta0: float = 3.0
-    alpha: float = 2.5
+    theta0: float = 5.0
+    alpha: float = 4.0
     delta_w: float = 1.5
     kappa_w: tuple[float, float] = (0.6, 0.5)
     gamma_w: float = 0.5
@@ -68,10 +70,12 @@ class Prior:
     mu1: float = 0.5
     mu2: float = 0.3
     sigma_len: tuple[float, float] = (0.5, 0.6)
+    late_share: tuple[float, float] = (1.0, 9.0)
+    late_delay: tuple[float, float] = (1.0, 0.3)
     rho: float = 0.3
-    sd_difficulty: float = 2.5
+    sd_difficulty: float = 5.0
     sd_length: float = 1.0
-    sd_misfit: float = 0.3
+    sd_misfit: float = 0.5
     slip0: tuple[float, float] = (-3.0, 1.0)
     slip1: float = 0.5
     guess_weight: float = 200.0
@@ -90,6 +94,8 @@ def sample_population(prior: Prior, budgets: np.ndarray, chance: float) -> dict[
         "mu1": dist.Normal(0.0, prior.mu1),
         "mu2": dist.Normal(0.0, prior.mu2),
         "sigma_len_excess": dist.LogNormal(np.log(prior.sigma_len[0]), prior.sigma_len[1]),
+        "late_share": dist.Beta(*prior.late_share),
+        "late_delay": dist.LogNormal(np.log(prior.late_delay[0]), prior.late_delay[1]),
         "rho": dist.Normal(0.0, prior.rho),
         "sd_difficulty": dist.HalfNormal(prior.sd_difficulty),
         "sd_length": dist.HalfNormal(prior.sd_length),
@@ -158,7 +164,7 @@ def state_table(params: dict[str, Array], data: TaskData) -> Array:
     x, bits = jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)
     theta = surface.ability(params, x, bits) + params["misfit"]
     mean_log_length = surface.log_length(params, x, bits)[:, None] + surface.problem_length(params)[None, :]
-    finished = surface.finished_by(jnp.log(data.budgets), mean_log_length[..., None], params["sigma_len"])
+    finished = surface.finished_by(params, jnp.log(data.budgets), mean_log_length[..., None])
     return lik.state_probabilities(surface.solve_probability(theta, params["difficulty"]), finished)
 
 

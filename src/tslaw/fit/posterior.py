@@ -104,7 +104,7 @@ def _accuracy(draws: dict[str, Array], misfit: Array, x: Array, bits: Array, bud
         q = jnp.where(present, jax.nn.sigmoid(theta - draw["difficulty"]), 0.0)
         longer = jnp.where(present, surface.problem_length(draw), 0.0)
         slack = jnp.log(budgets) - surface.log_length(draw, x, bits)
-        finished = surface.finished_by(slack[:, None], longer, draw["sigma_len"])
+        finished = surface.finished_by(draw, slack[:, None], longer)
         return surface.accuracy(finished @ q / present.sum(), draw["guess"], surface.slip_rate(draw, x))
 
     return jax.lax.map(lambda pair: one(*pair), (draws, misfit), batch_size=64)

@@ -3,7 +3,7 @@
 For one posterior draw the mean over problems depends on the arm and the budget only through the ability theta and the
 slack m = ln T - mu:
 
-    R(theta, m) = mean_j sigmoid(theta - d_j) Phi((m - rho d_j - ell_j) / sigma_len)
+    R(theta, m) = mean_j sigmoid(theta - d_j) F(m - rho d_j - ell_j)
 
 which is one small matrix product for all abilities that matter and an even grid of slacks. Between slacks it is
 interpolated by cubic convolution (Keys 1981): the accuracy near its best choice is so flat that the kinks of linear
@@ -20,7 +20,7 @@ from jax import Array
 
 from tslaw.fit import surface
 
-N_SLACK = 160
+N_SLACK = 200
 
 
 class Response(NamedTuple):
@@ -39,11 +39,11 @@ def response_table(params: surface.Params, theta: Array) -> Response:
     present = ~jnp.isnan(params["difficulty"])
     difficulty = jnp.where(present, params["difficulty"], 0.0)
     longer = jnp.where(present, surface.problem_length(params), 0.0)
-    sigma = params["sigma_len"]
-    low, high = jnp.min(longer) - 4.5 * sigma, jnp.max(longer) + 4.5 * sigma
+    low = jnp.min(longer) - 4.5 * params["sigma_len"]
+    high = jnp.max(longer) + params["late_delay"] + 4.5 * surface.late_spread(params)
     slack = jnp.linspace(low, high, N_SLACK)
     q = jax.nn.sigmoid(theta[:, None] - difficulty) * present
-    finished = surface.finished_by(slack[:, None], longer, sigma)
+    finished = surface.finished_by(params, slack[:, None], longer)
     return Response(q @ finished.T / present.sum(), low, (high - low) / (N_SLACK - 1))
 
 
