@@ -1,0 +1,79 @@
+"""Every policy in a real engine: against a slow reference on random tensors, against itself scheduled in other ways.
+
+The matrix policy x check: reference match, the same tokens however scheduled, takes effect, blocks given back.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SESSION = Path(__file__).parent / "session.py"
+sys.path.insert(0, str(Path(__file__).parent))
+from session import POLICIES, RUN_POLICIES  # noqa: E402
+
+# slow: one session of about a minute serves all
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("kv-engine")]
+
+PAGINGS = ("whole prompt", "chunked prefill", "decoded", "unequal batch", "preempted and reused")
+SCHEDULES = ("alone", "chunked and preempted", "replayed")
+BITING = [name for name in RUN_POLICIES if name != "full"]
+EVICTING = [name for name in BITING if not name.startswith("quantized")]
+
+
+@pytest.fixture(scope="session")
+def session(tmp_path_factory):
+    out = tmp_path_factory.mktemp("kv") / "session.json"
+    done = subprocess.run([sys.executable, str(SESSION), str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("paging", PAGINGS)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_outputs_on_random_tensors_are_the_references(session, policy, paging):
+    found = session["reference"][policy]
+    assert found["ways"][paging] < 1e-4
+    assert found["heads_per_kv_head"] == 2
+
+
+@pytest.mark.parametrize("policy", [name for name in POLICIES if name != "full"])
+def test_the_reference_is_not_that_of_the_full_cache(session, policy):
+    assert session["reference"][policy]["changed"] > 1e-3
+
+
+def test_the_full_cache_through_this_backend_gives_vllms_own_tokens(session):
+    tokens = session["tokens"]
+    assert tokens["full"]["together"] == tokens["native"]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("policy", RUN_POLICIES)
+def test_tokens_do_not_depend_on_batching_chunking_preemption_or_replay(session, policy, schedule):
+    tokens = session["tokens"][policy]
+    assert tokens[schedule] == tokens["together"]
+
+
+@pytest.mark.parametrize("policy", RUN_POLICIES)
+def test_the_tight_engine_did_preempt(session, policy):
+    assert session["effects"][policy]["preemptions"] > 0
+
+
+@pytest.mark.parametrize("policy", BITING)
+def test_a_policy_changes_what_the_model_says_and_is_seen_to(session, policy):
+    assert session["tokens"][policy]["together"] != session["tokens"]["native"]
+    effects = session["effects"][policy]
+    assert (effects["evictions"] > 0) == (policy in EVICTING)
+    assert (effects["changed"] > 0) == ("quantized" in policy)
+
+
+@pytest.mark.parametrize("policy", EVICTING)
+def test_eviction_caps_the_blocks_that_a_sequence_holds(session, policy):
+    effects = session["effects"][policy]
+    # 64 kept + 32 of buffer + a step of at most 48 tokens, in blocks of 32, and one block begun; 11 without eviction
+    assert 4 <= effects["most_blocks"] <= 6
+    assert effects["blocks_freed"] > 0
