@@ -6,7 +6,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from vllm.config import get_current_vllm_config_or_none
 from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
@@ -25,11 +24,9 @@ class EvictingSpec(FullAttentionSpec):
     in_flight: int = 0
 
     @classmethod
-    def of(cls, spec: Any, schedule: Schedule) -> EvictingSpec:
+    def of(cls, spec: Any, schedule: Schedule, in_flight: int) -> EvictingSpec:
         """An ordinary spec with the schedule of an evicting policy."""
         base = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.init}
-        config = get_current_vllm_config_or_none()
-        in_flight = 0 if config is None else config.scheduler_config.max_num_batched_tokens
         return cls(**base, retain=schedule.retain or 0, buffer=schedule.buffer, in_flight=in_flight)
 
     @classmethod
@@ -45,20 +42,16 @@ class EvictingSpec(FullAttentionSpec):
         """Never: the first blocks hold tokens from anywhere."""
         return False
 
-    def most_blocks(self, max_model_len: int | None) -> int | None:
-        """Most blocks that a sequence holds at a time; None where the size of a step is not known."""
-        if not self.in_flight:
-            return None
+    @property
+    def most_blocks(self) -> int:
+        """Most blocks that a sequence holds at a time."""
         # One block more than the tokens fill: the step's first token may stand at the end of a block.
-        blocks = -(-(self.retain + self.buffer + self.in_flight) // self.block_size) + 1
-        return blocks if max_model_len is None else min(blocks, -(-max_model_len // self.block_size))
+        return -(-(self.retain + self.buffer + self.in_flight) // self.block_size) + 1
 
     def max_memory_usage_bytes(self, vllm_config: Any) -> int:
         """Bytes that the longest sequence may need; vLLM refuses to start with less."""
-        blocks = self.most_blocks(vllm_config.model_config.max_model_len)
-        if blocks is None:
-            return int(super().max_memory_usage_bytes(vllm_config))
-        return int(blocks * self.page_size_bytes)
+        whole = -(-vllm_config.model_config.max_model_len // self.block_size)
+        return int(min(self.most_blocks, whole) * self.page_size_bytes)
 
 
 class EvictingManager(FullAttentionManager):
@@ -66,7 +59,7 @@ class EvictingManager(FullAttentionManager):
 
     def __init__(self, kv_cache_spec: Any, **arguments: Any) -> None:
         if arguments.get("max_admission_blocks_per_request") is None:
-            arguments["max_admission_blocks_per_request"] = kv_cache_spec.most_blocks(None)
+            arguments["max_admission_blocks_per_request"] = kv_cache_spec.most_blocks
         super().__init__(kv_cache_spec, **arguments)
         self.schedule = Schedule(kv_cache_spec.retain, kv_cache_spec.buffer)
 

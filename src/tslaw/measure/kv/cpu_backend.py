@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from vllm import _custom_ops as ops
 from vllm import envs
+from vllm.config import get_current_vllm_config
 from vllm.v1.attention.backends.cpu_attn import (
     CPUAttentionBackend,
     CPUAttentionBackendImpl,
@@ -122,6 +123,7 @@ class KVAttentionImpl(CPUAttentionBackendImpl):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.settings = settings_in_force()
+        KVAttentionBackend.tokens_a_step = get_current_vllm_config().scheduler_config.max_num_batched_tokens
         self.stash = QueryStash()
         self._layout: BlockLayout | None = None
 
@@ -171,7 +173,12 @@ class KVAttentionImpl(CPUAttentionBackendImpl):
 
 
 class KVAttentionBackend(CPUAttentionBackend):
-    """Takes the place of vLLM's CPU backend; that platform knows no other name."""
+    """Takes the place of vLLM's CPU backend; that platform knows no other name.
+
+    `tokens_a_step` is the engine's, noted when its layers are made: `customize_spec` is not told of an engine.
+    """
+
+    tokens_a_step = 0
 
     @staticmethod
     def get_impl_cls() -> type[KVAttentionImpl]:
@@ -185,7 +192,7 @@ class KVAttentionBackend(CPUAttentionBackend):
     def customize_spec(cls, spec: Any) -> Any:
         """An evicting policy's cache is managed by `EvictingManager`."""
         spec, settings = super().customize_spec(spec), settings_in_force()
-        return spec if settings.evictor is None else EvictingSpec.of(spec, settings.schedule)
+        return spec if settings.evictor is None else EvictingSpec.of(spec, settings.schedule, cls.tokens_a_step)
 
 
 def _check_engine(settings: KVSettings, vllm_config: Any) -> None:
