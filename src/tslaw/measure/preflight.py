@@ -9,6 +9,7 @@ from typing import Any
 
 from tslaw import memory
 from tslaw.errors import TslawError
+from tslaw.measure.kv.effect_check import check_it_will_bite
 from tslaw.measure.plan import Plan
 from tslaw.measure.store import SweepStore, read_json
 from tslaw.measure.tasks import load_task
@@ -50,13 +51,19 @@ class Forecast:
 
 
 def check_lengths(plan: Plan, folders: dict[str, str]) -> None:
-    """TslawError if a model cannot hold prompt, largest budget and answer. `folders`: model name -> its files."""
+    """TslawError if a model cannot hold prompt, largest budget and answer, or a KV policy would have nothing to do.
+
+    `folders`: model name -> its files.
+    """
     for ref in plan.model_refs:
         config = read_json(Path(folders[ref.name]) / "config.json") or {}
         limit = config.get("max_position_embeddings")
         fmt = bind(get_format(ref.thinking_format), load_tokenizer(folders[ref.name]))
         for task in plan.tasks:
             prompts = [fmt.render(p.prompt) for p in load_task(task.name).problems(task.problems, task.seed)]
+            for policy in plan.kv_policies:
+                shortest = min(map(len, prompts)) + task.budgets[-1]
+                check_it_will_bite(plan.kv_settings(policy), shortest, f"KV policy {policy} on task {task.name}")
             longest = longest_request(prompts, task.budgets[-1], fmt)
             if limit is not None and longest > limit:
                 raise TslawError(

@@ -56,6 +56,7 @@ class KVSettings:
                 where="KV options",
                 expected=", ".join(sorted(known)) or "no options",
             )
+        _check_types(known, given)
         chosen = {**known, **given}
         evictor = _make(_evictor_class(policy), chosen, retain=policy.retain) if policy.evictor else None
         quantizer = None
@@ -71,6 +72,12 @@ class KVSettings:
         )
         _check_whole_blocks(policy, schedule)
         return KVSettings(policy, evictor, quantizer, schedule, chosen)
+
+
+def read_each(text: str, options: Mapping[str, Any]) -> KVSettings:
+    """Like `KVSettings.read`, with those of the options that the policy takes: one set of options serves many."""
+    known = options_of(parse_kv_policy(text))
+    return KVSettings.read(text, {name: value for name, value in options.items() if name in known})
 
 
 def options_of(policy: KVPolicy) -> dict[str, Any]:
@@ -118,6 +125,15 @@ def _defaults(kind: Any) -> dict[str, Any]:
 
 def _make(kind: Any, options: Mapping[str, Any], **fixed: Any) -> Any:
     return kind(**fixed, **{name: options[name] for name in _defaults(kind)})
+
+
+def _check_types(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        numbers = (int, float) if isinstance(defaults[name], float) else int
+        optional = defaults[name] is None and value is None
+        if isinstance(value, bool) or not (optional or isinstance(value, numbers)):
+            kind = "a number" if isinstance(defaults[name], float) else "a whole number"
+            raise TslawError(f"The KV option '{name}' cannot be {value!r}.", where="KV options", expected=kind)
 
 
 def _check_whole_blocks(policy: KVPolicy, schedule: Schedule) -> None:

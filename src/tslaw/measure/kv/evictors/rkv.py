@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tslaw.errors import TslawError
 from tslaw.measure.kv.evictors import Held, check_room, keep_best
 
 
@@ -40,6 +41,12 @@ class RKV:
 
     def __post_init__(self) -> None:
         check_room("rkv", self.retain, self.pin, self.window)
+        if self.window < 1 or self.kernel < 1 or self.kernel % 2 == 0 or not 0 <= self.mix <= 1:
+            raise TslawError(
+                f"R-KV cannot run with window {self.window}, kernel {self.kernel} and mix {self.mix}.",
+                where="KV options",
+                expected="a window of at least 1, an odd kernel, a mix of 0 to 1",
+            )
 
     @property
     def n_queries(self) -> int:
