@@ -6,6 +6,7 @@ The matrix policy x check: reference match, the same tokens however scheduled, t
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,15 @@ PAGINGS = ("whole prompt", "chunked prefill", "decoded", "unequal batch", "preem
 SCHEDULES = ("alone", "chunked and preempted", "replayed")
 BITING = [name for name in RUN_POLICIES if name != "full"]
 EVICTING = [name for name in BITING if not name.startswith("quantized")]
+
+STOCK = """
+import json, sys
+sys.path.insert(0, {folder!r})
+from session import close, generate, open_llm, prompts
+if __name__ == "__main__":
+    llm = open_llm({{"block_size": 32}})
+    print(json.dumps(generate(llm, prompts())))
+"""
 
 
 @pytest.fixture(scope="session")
@@ -77,3 +87,20 @@ def test_eviction_caps_the_blocks_that_a_sequence_holds(session, policy):
     # 64 kept + 32 of buffer + a step of at most 48 tokens, in blocks of 32, and one block begun; 11 without eviction
     assert 4 <= effects["most_blocks"] <= 6
     assert effects["blocks_freed"] > 0
+
+
+def test_the_environment_alone_makes_a_stock_engine_compress(session, tmp_path):
+    """As `vllm serve` would: nothing of tslaw is imported by hand, and the engine runs in a process of its own."""
+    policy, options = POLICIES["rkv"]
+    script = tmp_path / "stock.py"
+    script.write_text(STOCK.format(folder=str(SESSION.parent)))
+    env = os.environ | {
+        "TSLAW_KV_POLICY": policy,
+        "TSLAW_KV_OPTIONS": json.dumps(options),
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == session["tokens"]["rkv"]["together"]

@@ -19,6 +19,7 @@ from vllm.v1.attention.backends.cpu_attn import (
 
 from tslaw.errors import TslawError
 from tslaw.measure.kv.blocks import EvictingSpec
+from tslaw.measure.kv.engine_check import check_engine
 from tslaw.measure.kv.events import PagedCache, QueryStash, compress
 from tslaw.measure.kv.layout import BlockLayout, learn_layout
 from tslaw.measure.kv.rounds import Part, Stash, rounds_of, stash_of
@@ -56,7 +57,7 @@ class KVMetadataBuilder(CPUAttentionMetadataBuilder):
     def __init__(self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: Any) -> None:
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
         self.settings = settings_in_force()
-        _check_engine(self.settings, vllm_config)
+        check_engine(self.settings, vllm_config)
 
     def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> RoundsMetadata:
         """See `AttentionMetadataBuilder.build`."""
@@ -193,26 +194,3 @@ class KVAttentionBackend(CPUAttentionBackend):
         """An evicting policy's cache is managed by `EvictingManager`."""
         spec, settings = super().customize_spec(spec), settings_in_force()
         return spec if settings.evictor is None else EvictingSpec.of(spec, settings.schedule, cls.tokens_a_step)
-
-
-def _check_engine(settings: KVSettings, vllm_config: Any) -> None:
-    """TslawError where the engine's own settings would make the policy wrong."""
-    if settings.schedule.bites_at is None:
-        return
-    cache = vllm_config.cache_config
-    if cache.enable_prefix_caching:
-        raise TslawError(
-            f"The KV policy '{settings.policy}' cannot share cached prefixes: a block may hold other tokens by now.",
-            fix="open the engine with enable_prefix_caching=False (vllm serve: --no-enable-prefix-caching)",
-        )
-    if vllm_config.speculative_config is not None:
-        raise TslawError(
-            f"The KV policy '{settings.policy}' cannot take back tokens, which speculative decoding does.",
-            fix="open the engine without speculative decoding",
-        )
-    tokens = (settings.schedule.retain or 0, settings.schedule.buffer if settings.evictor else 0)
-    if any(n % cache.block_size for n in tokens):
-        raise TslawError(
-            f"The KV policy '{settings.policy}' needs kept tokens and buffer in whole blocks of {cache.block_size}.",
-            fix=f"open the engine with a block size that divides {tokens[0]} and {tokens[1]}, such as block_size=32",
-        )
