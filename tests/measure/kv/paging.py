@@ -27,13 +27,14 @@ class Sequence:
         return len(self.queries)
 
 
-def random_sequence(n: int, heads: int, kv_heads: int, head_dim: int, seed: int) -> Sequence:
+def random_sequence(n: int, heads: int, kv_heads: int, head_dim: int, dtype: Any, seed: int) -> Sequence:
     """Keys come in families of near copies, so that redundancy has something to find."""
     g = torch.Generator().manual_seed(seed)
     families = torch.randn(7, kv_heads, head_dim, generator=g)
     keys = families[torch.randint(7, (n,), generator=g)] + 0.6 * torch.randn(n, kv_heads, head_dim, generator=g)
     queries = torch.randn(n, heads, head_dim, generator=g)
-    return Sequence(queries, keys, torch.randn(n, kv_heads, head_dim, generator=g))
+    values = torch.randn(n, kv_heads, head_dim, generator=g)
+    return Sequence(queries.to(dtype), keys.to(dtype), values.to(dtype))
 
 
 class Pager:

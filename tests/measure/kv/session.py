@@ -48,6 +48,7 @@ def main(out: Path) -> None:
     with engine("full", {}) as llm:
         for name, (policy, options) in POLICIES.items():
             found["reference"][name] = against_reference(llm, policy, options)
+    found["bfloat16"] = half_precision()
     for name in RUN_POLICIES:
         found["tokens"][name], found["effects"][name] = ways_to_run(*POLICIES[name])
     out.write_text(json.dumps(found))
@@ -62,10 +63,16 @@ def source() -> str:
 def open_llm(arguments: dict, cache_mib: float = 32, **more):
     from vllm import LLM
 
-    given = {"max_num_seqs": 8, "max_model_len": 512, "enable_prefix_caching": False, **arguments, **more}
+    given = {
+        "dtype": "float32",
+        "max_num_seqs": 8,
+        "max_model_len": 512,
+        "enable_prefix_caching": False,
+        **arguments,
+        **more,
+    }
     return LLM(
         source(),
-        dtype="float32",
         enforce_eager=True,
         kv_cache_memory_bytes=int(cache_mib * 2**20),
         skip_tokenizer_init=True,
@@ -106,6 +113,29 @@ def generate(llm, given, tokens: int = 100) -> list[list[int]]:
     return [list(x.outputs[0].token_ids) for x in done]
 
 
+def half_precision() -> dict:
+    """In bfloat16: log-probabilities of the full cache by vLLM's own backend and by this one, and random tensors."""
+    llm = open_llm({}, dtype="bfloat16")
+    found = {"native": log_probabilities(llm)}
+    close(llm)
+    with engine("full", {}, dtype="bfloat16") as llm:
+        found["full"] = log_probabilities(llm)
+        found["reference"] = {n: against_reference(llm, *POLICIES[n]) for n in ("streaming", "rkv", "quantized-4")}
+    return found
+
+
+def log_probabilities(llm) -> list[list[float]]:
+    """Of every token of the prompts, given those before it."""
+    from vllm import SamplingParams
+
+    params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+    done = llm.generate([{"prompt_token_ids": p} for p in prompts()], params, use_tqdm=False)
+    return [
+        [place[token].logprob for token, place in zip(p[1:], x.prompt_logprobs[1:], strict=True)]
+        for p, x in zip(prompts(), done, strict=True)
+    ]
+
+
 def against_reference(llm, policy: str, options: dict) -> dict:
     """Largest deviation from the reference for every way to page the same sequences, and the least that changed."""
     import torch
@@ -118,14 +148,19 @@ def against_reference(llm, policy: str, options: dict) -> dict:
     pager = Pager(llm, LAYER, settings)
     impl = pager.attention.impl
     shape = (impl.num_heads, impl.num_kv_heads, impl.head_size)
-    sequences = [random_sequence(n, *shape, seed=i) for i, n in enumerate((135, 170, 97, 151))]
-    wanted = [attend(policy, settings.options, s.queries, s.keys, s.values, impl.scale, LAYER)[0] for s in sequences]
-    exact = [attend("full", {}, s.queries, s.keys, s.values, impl.scale, LAYER)[0] for s in sequences]
+    sequences = [random_sequence(n, *shape, pager.cache.dtype, seed=i) for i, n in enumerate((135, 170, 97, 151))]
+    wanted = [
+        attend(policy, settings.options, s.queries.float(), s.keys.float(), s.values.float(), impl.scale, LAYER)[0]
+        for s in sequences
+    ]
+    exact = [
+        attend("full", {}, s.queries.float(), s.keys.float(), s.values.float(), impl.scale, LAYER)[0] for s in sequences
+    ]
     found: dict[str, float] = {}
     changed = min(float((a - b).abs().max()) for a, b in zip(wanted, exact, strict=True))
 
     def compare(way: str, number: int) -> None:
-        outputs = torch.cat(sequences[number].outputs)
+        outputs = torch.cat(sequences[number].outputs).float()
         error = (outputs - wanted[number]).abs().nan_to_num(1e9).max()
         found[way] = max(found.get(way, 0.0), float(error))
         assert len(outputs) == len(sequences[number])

@@ -61,6 +61,18 @@ def test_the_full_cache_through_this_backend_gives_vllms_own_tokens(session):
     assert tokens["full"]["together"] == tokens["native"]
 
 
+def test_in_half_precision_the_full_cache_has_vllms_own_log_probabilities(session):
+    half = session["bfloat16"]
+    for ours, native in zip(half["full"], half["native"], strict=True):
+        assert ours == pytest.approx(native, abs=1e-3)
+
+
+@pytest.mark.parametrize("policy", ["streaming", "rkv", "quantized-4"])
+def test_in_half_precision_outputs_are_the_references_but_for_rounding(session, policy):
+    found = session["bfloat16"]["reference"][policy]
+    assert max(found["ways"].values()) < min(0.05, found["changed"] / 4)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("policy", RUN_POLICIES)
 def test_tokens_do_not_depend_on_batching_chunking_preemption_or_replay(session, policy, schedule):
