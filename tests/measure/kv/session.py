@@ -34,6 +34,7 @@ POLICIES = {
     "streaming+quantized": ("streaming:64+quantized:8", {"buffer": 64, "residual": 32, "group": 48}),
 }
 
+CROWD_POLICIES = ("full", "streaming", "rkv", "random", "rkv+quantized", "quantized-4")
 RUN_POLICIES = ("full", "streaming", "rkv", "random", "quantized-4", "rkv+quantized")
 
 
@@ -49,6 +50,7 @@ def main(out: Path) -> None:
         for name, (policy, options) in POLICIES.items():
             found["reference"][name] = against_reference(llm, policy, options)
     found["bfloat16"] = half_precision()
+    found["crowd"] = {name: preemptions_of_a_crowd(*POLICIES[name]) for name in CROWD_POLICIES}
     for name in RUN_POLICIES:
         found["tokens"][name], found["effects"][name] = ways_to_run(*POLICIES[name])
     out.write_text(json.dumps(found))
@@ -221,6 +223,14 @@ def ways_to_run(policy: str, options: dict) -> tuple[dict, dict]:
     ways = {"together": together, "alone": alone, "chunked and preempted": squeezed}
     ways["replayed"] = [t[:70] + r for t, r in zip(together, replayed, strict=True)]
     return ways, {**effects, "preemptions": len(preempted)}
+
+
+def preemptions_of_a_crowd(policy: str, options: dict) -> int:
+    """How often 8 sequences of 240 tokens had to wait for each other in some 30 blocks of 32 tokens."""
+    with engine(policy, options, 3, max_num_batched_tokens=48, enable_chunked_prefill=True) as llm:
+        preempted = count_preemptions(llm)
+        generate(llm, [[5 + i] * 10 for i in range(8)], 230)
+    return len(preempted)
 
 
 def count_preemptions(llm) -> list[str]:

@@ -61,6 +61,11 @@ def test_the_full_cache_through_this_backend_gives_vllms_own_tokens(session):
     assert tokens["full"]["together"] == tokens["native"]
 
 
+def test_more_sequences_fit_at_once_where_memory_is_really_saved(session):
+    crowd = session["crowd"]
+    assert {name for name, preemptions in crowd.items() if preemptions == 0} == set(EVICTING)
+
+
 def test_in_half_precision_the_full_cache_has_vllms_own_log_probabilities(session):
     half = session["bfloat16"]
     for ours, native in zip(half["full"], half["native"], strict=True):
