@@ -12,6 +12,7 @@ import pytest
 from tslaw.errors import TslawError
 from tslaw.measure.kv.effect_check import check_it_did_bite, check_it_will_bite
 from tslaw.measure.kv.effects import Effects
+from tslaw.measure.kv.engine_check import check_engine, check_layer
 from tslaw.measure.kv.settings import KVSettings, known_options, read_each, read_environment, write_environment
 from tslaw.policy import EVICTORS, FULL
 
@@ -118,7 +119,6 @@ def test_an_arm_that_took_effect_passes():
     check_it_did_bite(KVSettings.read("full"), Effects())
 
 
-@pytest.mark.vllm
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -128,9 +128,23 @@ def test_an_arm_that_took_effect_passes():
     ],
 )
 def test_an_engine_that_would_make_a_policy_wrong_is_refused(changes, named):
-    from tslaw.measure.kv.engine_check import check_engine
-
     cache = {"enable_prefix_caching": False, "block_size": 32, "cache_dtype": "auto", **changes}
     config = SimpleNamespace(cache_config=SimpleNamespace(**cache), speculative_config=None)
     with pytest.raises(TslawError, match=named):
         check_engine(KVSettings.read("rkv:64"), config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"sliding_window": 128}, "a sliding window"),
+        ({"alibi_slopes": [1.0]}, "ALiBi"),
+        ({"kv_sharing_target_layer_name": "layers.0"}, "shared between layers"),
+        ({"attn_type": "encoder"}, "type encoder"),
+    ],
+)
+def test_a_layer_that_is_not_plain_attention_is_refused(changes, named):
+    plain = {"sliding_window": -1, "alibi_slopes": None, "kv_sharing_target_layer_name": None, "attn_type": "decoder"}
+    check_layer(KVSettings.read("rkv:64"), SimpleNamespace(**plain))
+    with pytest.raises(TslawError, match=named):
+        check_layer(KVSettings.read("rkv:64"), SimpleNamespace(**plain | changes))

@@ -19,7 +19,7 @@ from vllm.v1.attention.backends.cpu_attn import (
 
 from tslaw.errors import TslawError
 from tslaw.measure.kv.blocks import EvictingSpec
-from tslaw.measure.kv.engine_check import check_engine
+from tslaw.measure.kv.engine_check import check_engine, check_layer
 from tslaw.measure.kv.events import PagedCache, QueryStash, compress
 from tslaw.measure.kv.layout import BlockLayout, learn_layout
 from tslaw.measure.kv.rounds import Part, Stash, rounds_of, stash_of
@@ -124,6 +124,7 @@ class KVAttentionImpl(CPUAttentionBackendImpl):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.settings = settings_in_force()
+        check_layer(self.settings, self)
         KVAttentionBackend.tokens_a_step = get_current_vllm_config().scheduler_config.max_num_batched_tokens
         self.stash = QueryStash()
         self._layout: BlockLayout | None = None

@@ -35,3 +35,21 @@ def check_engine(settings: KVSettings, vllm_config: Any) -> None:
             f"The KV policy '{settings.policy}' needs kept tokens and buffer in whole blocks of {cache.block_size}.",
             fix=f"open the engine with a block size that divides {tokens[0]} and {tokens[1]}, such as block_size=32",
         )
+
+
+def check_layer(settings: KVSettings, attention: Any) -> None:
+    """TslawError for a layer (vLLM's AttentionImpl) that is not plain causal attention over the whole sequence."""
+    if settings.schedule.bites_at is None:
+        return
+    odd = {
+        "a sliding window": attention.sliding_window not in (None, -1),
+        "ALiBi": attention.alibi_slopes is not None,
+        "a cache shared between layers": attention.kv_sharing_target_layer_name is not None,
+        f"attention of type {attention.attn_type}": attention.attn_type != "decoder",
+    }
+    for what, found in odd.items():
+        if found:
+            raise TslawError(
+                f"The KV policy '{settings.policy}' cannot run in a model with {what}.",
+                expected="causal attention over the whole sequence in every layer",
+            )
