@@ -153,7 +153,13 @@ def test_the_forecast_counts_units_tokens_and_time(tmp_path):
     assert (seen.units, seen.units_done, seen.arms_to_run) == (2, 0, 2)
     assert seen.thinking_tokens == 2 * 6 * 2 * 16
     assert seen.probes == 2 * 6 * 2 * 2
+    assert seen.replayed_tokens == 0
     assert seen.seconds == pytest.approx((2 * 14 + seen.thinking_tokens / 100) / 2)
+    compressed = plan(kv_policies=["full", "rkv:64"])
+    replayed = forecast(compressed, units(compressed, ENGINE), SweepStore(tmp_path, "small"), None)
+    assert replayed.replayed_tokens == 6 * 2 * (8 + 16)
+    assert "288 tokens to read again" in replayed.text(1)
+    assert "read again" not in seen.text(1)
     unknown = forecast(sweep, units(sweep, ENGINE), SweepStore(tmp_path, "small"), None)
     assert unknown.seconds is None
     assert "--tokens-per-second" in unknown.text(2)

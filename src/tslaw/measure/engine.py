@@ -230,8 +230,11 @@ def _start(settings: EngineSettings, eager: bool) -> Any:
 
 def _cache_arguments(settings: EngineSettings) -> dict[str, Any]:
     """The full cache shares prefixes by vLLM's own means; any other policy needs tslaw's attention backend."""
-    if settings.kv_policy == "full":
-        return {"enable_prefix_caching": True}
     from tslaw.measure.kv import compress
+    from tslaw.measure.kv.settings import POLICY_VARIABLE
 
+    if settings.kv_policy == "full":
+        if POLICY_VARIABLE in os.environ:  # exported by a user, or left by an earlier engine of this process
+            compress("full")
+        return {"enable_prefix_caching": True}
     return compress(settings.kv_policy, **settings.kv_options)

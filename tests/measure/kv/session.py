@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,7 @@ def main(out: Path) -> None:
     found["crowd"] = {name: preemptions_of_a_crowd(*POLICIES[name]) for name in CROWD_POLICIES}
     for name in RUN_POLICIES:
         found["tokens"][name], found["effects"][name] = ways_to_run(*POLICIES[name])
+    found["tokens"]["after"] = full_engine_after_others()
     out.write_text(json.dumps(found))
 
 
@@ -136,6 +138,15 @@ def log_probabilities(llm) -> list[list[float]]:
         [place[token].logprob for token, place in zip(p[1:], x.prompt_logprobs[1:], strict=True)]
         for p, x in zip(prompts(), done, strict=True)
     ]
+
+
+def full_engine_after_others() -> list[list[int]]:
+    """tslaw's own engine for the full cache, while the environment still names another policy."""
+    from tslaw.measure.engine import EngineSettings, open_engine
+
+    assert os.environ["TSLAW_KV_POLICY"] != "full"
+    with open_engine(EngineSettings(source(), "float32", 512, 8, 0.03, 0.0, 1.0, 0)) as full:
+        return generate(full._llm, prompts())
 
 
 def against_reference(llm, policy: str, options: dict) -> dict:

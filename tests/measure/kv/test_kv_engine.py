@@ -61,6 +61,10 @@ def test_the_full_cache_through_this_backend_gives_vllms_own_tokens(session):
     assert tokens["full"]["together"] == tokens["native"]
 
 
+def test_a_full_arm_is_not_compressed_by_what_the_environment_names(session):
+    assert session["tokens"]["after"] == session["tokens"]["native"]
+
+
 def test_more_sequences_fit_at_once_where_memory_is_really_saved(session):
     crowd = session["crowd"]
     assert {name for name, preemptions in crowd.items() if preemptions == 0} == {"rkv"}
