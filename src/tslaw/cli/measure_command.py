@@ -33,7 +33,7 @@ def command(
         tasks:
           - {name: ladder-math, problems: 40, seed: 99, budgets: [64, 128, 256, 512]}
         weight_bits: [16, 8, 4]        # below 16: GPTQ; 8 bits run dequantized on a CPU, and are marked so
-        kv_policies: [full]
+        kv_policies: [full]            # on a CPU also streaming:128, rkv:128, quantized:4 and more: docs/kv.md
         samples: 4
         temperature: 0.6
         top_p: 1.0

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tslaw.errors import MissingExtraError, TslawError
@@ -43,6 +43,8 @@ class EngineSettings:
     seed: int
     kv_cache_dtype: str = "auto"
     cuda_graphs: bool = False
+    kv_policy: str = "full"
+    kv_options: dict[str, Any] = field(default_factory=dict)
 
 
 def engine_package() -> tuple[str, str]:
@@ -185,8 +187,10 @@ def open_engine(settings: EngineSettings) -> Iterator[Engine]:
     kind = platform_kind()
     if settings.kv_cache_dtype not in KV_CACHE_DTYPES[kind]:
         raise TslawError(
-            f"vLLM's KV cache type '{settings.kv_cache_dtype}' is not known to work on {kind}.",
+            f"vLLM's KV cache type '{settings.kv_cache_dtype}' is not known to work on {kind}: vLLM accepts it there "
+            "and then gives wrong output or stores what it would have stored anyway.",
             expected="one of " + ", ".join(KV_CACHE_DTYPES[kind]),
+            fix="kv_policies quantized:8, quantized:4 and quantized:2 work (docs/kv.md)",
         )
     prepare_environment()
     engine = Engine(_start(settings, eager=kind == "cpu" or not settings.cuda_graphs), settings)
@@ -201,6 +205,7 @@ def _start(settings: EngineSettings, eager: bool) -> Any:
     from vllm import LLM
 
     start = time.monotonic()
+    arguments = _cache_arguments(settings)
     try:
         return LLM(
             settings.model,
@@ -211,9 +216,9 @@ def _start(settings: EngineSettings, eager: bool) -> Any:
             kv_cache_memory_bytes=int(settings.kv_cache_gib * 2**30),
             gpu_memory_utilization=FREE_SHARE,
             kv_cache_dtype=settings.kv_cache_dtype,
-            enable_prefix_caching=True,
             skip_tokenizer_init=True,
             seed=settings.seed,
+            **arguments,
         )
     except (ValueError, RuntimeError) as error:
         raise TslawError(
@@ -221,3 +226,15 @@ def _start(settings: EngineSettings, eager: bool) -> Any:
             where=settings.model,
             expected="a model and engine settings (dtype, kv_cache_gib, max_num_seqs) that vLLM can run here",
         ) from error
+
+
+def _cache_arguments(settings: EngineSettings) -> dict[str, Any]:
+    """The full cache shares prefixes by vLLM's own means; any other policy needs tslaw's attention backend."""
+    from tslaw.measure.kv import compress
+    from tslaw.measure.kv.settings import POLICY_VARIABLE
+
+    if settings.kv_policy == "full":
+        if POLICY_VARIABLE in os.environ:  # exported by a user, or left by an earlier engine of this process
+            compress("full")
+        return {"enable_prefix_caching": True}
+    return compress(settings.kv_policy, **settings.kv_options)

@@ -1,11 +1,12 @@
 """The plan of a sweep: what to measure, from a YAML file. Every fault names the key and what was expected.
 
 name: my-sweep
-family: ladder              # a shipped family, or a YAML file that lists one
-models: [ladder-0.4M]          # optional: members of the family; everything else is a hub id or a folder
+family: ladder                     # a shipped family, or a YAML file that lists one
+models: [ladder-0.4M]              # optional: members of the family; everything else is a hub id or a folder
 tasks: [{name: ladder-math, problems: 40, seed: 99, budgets: [64, 128, 256]}]
 weight_bits: [16, 8, 4]
-kv_policies: [full]
+kv_policies: [full, "rkv:128"]     # docs/kv.md
+kv_options: {buffer: 32}           # optional: each policy takes those that it has
 samples: 4
 """
 
@@ -21,12 +22,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tslaw.errors import TslawError
 from tslaw.family import Family, ModelRef, load_family, resolve_model
+from tslaw.measure.kv.settings import KVSettings, known_options, read_each
 from tslaw.measure.tasks import load_task
 from tslaw.measure.thinking import get_format
 from tslaw.policy import parse_kv_policy
 
 PLAN_FOLDER = Path(__file__).parent.parent / "data" / "plans"
-MEASURABLE_POLICIES = ("full",)
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -75,6 +76,7 @@ class Plan(_Section):
     tasks: Annotated[tuple[TaskPlan, ...], Field(min_length=1)]
     weight_bits: Annotated[tuple[Literal[16, 8, 4], ...], Field(min_length=1)] = (16,)
     kv_policies: Annotated[tuple[str, ...], Field(min_length=1)] = ("full",)
+    kv_options: dict[str, int | float | None] = Field(default_factory=dict)
     samples: Positive = 1
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.6
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -85,15 +87,16 @@ class Plan(_Section):
 
     @field_validator("kv_policies")
     @classmethod
-    def _measurable(cls, policies: tuple[str, ...]) -> tuple[str, ...]:
-        canonical = tuple(str(parse_kv_policy(p)) for p in policies)
-        for policy in canonical:
-            if policy not in MEASURABLE_POLICIES:
-                raise ValueError(
-                    f"the engine cannot run the KV policy '{policy}' yet, only {', '.join(MEASURABLE_POLICIES)}; "
-                    "`tslaw memory` counts its bytes"
-                )
-        return canonical
+    def _canonical(cls, policies: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(parse_kv_policy(p)) for p in policies)
+
+    @model_validator(mode="after")
+    def _runnable(self) -> Plan:
+        if unknown := sorted(set(self.kv_options) - known_options()):
+            raise ValueError(f"kv_options: no KV policy has an option '{unknown[0]}'")
+        for policy in self.kv_policies:
+            self.kv_settings(policy)
+        return self
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Plan:
@@ -103,6 +106,10 @@ class Plan(_Section):
             if len(set(values)) < len(values):
                 raise ValueError(f"{key} names something twice")
         return self
+
+    def kv_settings(self, policy: str) -> KVSettings:
+        """One of the plan's policies with those of the plan's options that it takes."""
+        return read_each(policy, self.kv_options)
 
     @cached_property
     def loaded_family(self) -> Family:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tslaw import memory
 from tslaw.errors import TslawError
+from tslaw.measure.kv.effect_check import check_it_will_bite
 from tslaw.measure.plan import Plan
 from tslaw.measure.store import SweepStore, read_json
 from tslaw.measure.tasks import load_task
@@ -28,6 +29,7 @@ class Forecast:
     units_done: int
     thinking_tokens: int
     probes: int
+    replayed_tokens: int
     arms_to_run: int
     largest_arm_gib: float
     seconds: float | None
@@ -38,11 +40,13 @@ class Forecast:
         time = "unknown: state --tokens-per-second, or measure a first arm"
         if self.seconds is not None:
             time = f"{self.seconds / 60:.1f} min at {self.tokens_per_second:,.0f} tokens/s a worker, {workers} at once"
+        replays = f"replays    {self.replayed_tokens:,} tokens to read again: compressed caches share no prefixes"
         return "\n".join(
             [
                 f"units      {self.units} ({self.units_done} done), {self.arms_to_run} arms to run",
                 f"thinking   {self.thinking_tokens:,} tokens to decode",
                 f"probes     {self.probes:,} answers to decode",
+                *([replays] if self.replayed_tokens else []),
                 f"memory     {self.largest_arm_gib:.2f} GiB (weights, KV cache) for the largest arm, {workers} at once",
                 f"time       {time}",
             ]
@@ -50,13 +54,19 @@ class Forecast:
 
 
 def check_lengths(plan: Plan, folders: dict[str, str]) -> None:
-    """TslawError if a model cannot hold prompt, largest budget and answer. `folders`: model name -> its files."""
+    """TslawError if a model cannot hold prompt, largest budget and answer, or a KV policy would have nothing to do.
+
+    `folders`: model name -> its files.
+    """
     for ref in plan.model_refs:
         config = read_json(Path(folders[ref.name]) / "config.json") or {}
         limit = config.get("max_position_embeddings")
         fmt = bind(get_format(ref.thinking_format), load_tokenizer(folders[ref.name]))
         for task in plan.tasks:
             prompts = [fmt.render(p.prompt) for p in load_task(task.name).problems(task.problems, task.seed)]
+            for policy in plan.kv_policies:
+                shortest = min(map(len, prompts)) + task.budgets[-1]
+                check_it_will_bite(plan.kv_settings(policy), shortest, f"KV policy {policy} on task {task.name}")
             longest = longest_request(prompts, task.budgets[-1], fmt)
             if limit is not None and longest > limit:
                 raise TslawError(
@@ -75,6 +85,8 @@ def forecast(plan: Plan, units: Sequence[Unit], store: SweepStore, tokens_per_se
     left = [unit for unit in units if share_left[unit.key]]
     tokens = int(sum(unit.thinking_tokens(plan.samples) * share_left[unit.key] for unit in left))
     probes = int(sum(len(u.task.budgets) * u.task.problems * plan.samples * share_left[u.key] for u in left))
+    compressed = [unit for unit in left if unit.arm.kv_policy != "full"]
+    replays = int(sum(sum(u.task.budgets) * u.task.problems * plan.samples * share_left[u.key] for u in compressed))
     arms_to_run = len({unit.arm.name for unit in left})
     speed = tokens_per_second or observed_speed(units, store)
     seconds = (
@@ -87,6 +99,7 @@ def forecast(plan: Plan, units: Sequence[Unit], store: SweepStore, tokens_per_se
         units_done=len(units) - len(left),
         thinking_tokens=tokens,
         probes=probes,
+        replayed_tokens=replays,
         arms_to_run=arms_to_run,
         largest_arm_gib=max(_arm_gib(unit, plan) for unit in units),
         seconds=seconds,

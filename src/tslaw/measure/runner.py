@@ -136,6 +136,8 @@ def _worker_task(plan: Plan, arm_units: Sequence[Unit], store: SweepStore, folde
         temperature=plan.temperature,
         top_p=plan.top_p,
         seed=plan.seed,
+        kv_policy=arm.kv_policy,
+        kv_options=plan.kv_settings(arm.kv_policy).options,
         engine=plan.engine.model_dump(),
         units=[_unit_job(unit, plan, store) for unit in arm_units],
     )

@@ -79,12 +79,19 @@ def _unit(plan: Plan, arm: ArmSpec, task: TaskPlan, engine: Sequence[str]) -> Un
         "weight_bits": arm.weight_bits,
         "quantization": None if arm.weight_bits == NATIVE_BITS else quantization_recipe(plan, arm.weight_bits),
         "kv_policy": arm.kv_policy,
+        **_kv_identity(plan, arm),
         "task": {**task.model_dump(mode="json"), "version": load_task(task.name).version},
         "samples": plan.samples,
         "sampling": [plan.temperature, plan.top_p, plan.seed],
         "engine": [*engine, plan.engine.dtype, plan.engine.max_num_seqs, plan.engine.cuda_graphs],
     }
     return Unit(arm, task, identity, problem_batches(task.problems, plan.samples, plan.engine.max_num_seqs))
+
+
+def _kv_identity(plan: Plan, arm: ArmSpec) -> dict[str, Any]:
+    """What else makes a compressed arm what it is; nothing for the full cache."""
+    options = plan.kv_settings(arm.kv_policy).options
+    return {"kv_options": options} if options else {}
 
 
 def quantization_recipe(plan: Plan, bits: int) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from tslaw.errors import TslawError
+from tslaw.measure.kv.effect_check import check_it_did_bite
+from tslaw.measure.kv.effects import EFFECTS
+from tslaw.measure.kv.settings import KVSettings
 from tslaw.measure.store import UnitStore, read_json
 from tslaw.measure.tasks import Problem, Task, load_task
 from tslaw.measure.thinking import BoundFormat, bind, get_format, load_tokenizer
@@ -53,6 +56,8 @@ class Job:
     temperature: float
     top_p: float
     seed: int
+    kv_policy: str
+    kv_options: dict[str, Any]
     engine: dict[str, Any]
     units: list[UnitJob]
 
@@ -99,8 +104,11 @@ def run(job: Job) -> None:
         temperature=job.temperature,
         top_p=job.top_p,
         seed=job.seed,
+        kv_policy=job.kv_policy,
+        kv_options=job.kv_options,
         **job.engine,
     )
+    kv = KVSettings.read(job.kv_policy, job.kv_options)
     report("opening")
     with open_engine(settings) as engine:
         package, version = engine_package()
@@ -111,11 +119,15 @@ def run(job: Job) -> None:
             "weight_bytes": _number(engine.weight_bytes()),
             "kv_bytes_per_token": _number(engine.kv_bytes_per_token()),
             "quantization": quantized,
+            "kv_simulated": kv.simulated,
         }
         report("open")
         for unit, batch in todo:
             engine.reseed(unit.batch_seeds[batch])
+            EFFECTS.reset()
             result = measure_batch(engine, tasks[unit.task], unit, unit.batches[batch], job.samples, fmt)
+            check_it_did_bite(kv, EFFECTS)
+            facts["kv_effects"] = EFFECTS.as_dict()
             facts["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             UnitStore(Path(unit.folder)).write(batch, {**result, "batch": batch, "arm": job.arm, "engine": facts})
             report("batch", unit=Path(unit.folder).name, tokens=result["thinking_tokens"], seconds=result["seconds"])

@@ -1,0 +1,38 @@
+"""What compression did in this process: counted where it happens, read by whoever must know that it took effect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass
+class Effects:
+    """Sums since the last `reset`, over layers and sequences unless said otherwise.
+
+    evictions : events at which tokens were evicted.
+    evicted : (token, KV head) pairs evicted.
+    roundings : events at which values were rounded.
+    changed : entries that rounding changed.
+    blocks_freed : blocks given back to the pool by running sequences (one block table serves all layers).
+    most_blocks : most blocks that one sequence held at a time.
+    """
+
+    evictions: int = 0
+    evicted: int = 0
+    roundings: int = 0
+    changed: int = 0
+    blocks_freed: int = 0
+    most_blocks: int = 0
+
+    def reset(self) -> None:
+        """Start counting anew."""
+        for field in fields(self):
+            setattr(self, field.name, 0)
+
+    def as_dict(self) -> dict[str, int]:
+        """The counts by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+EFFECTS = Effects()
+"""Counts of this process. The engine's worker and scheduler share it when they run in one process, as tslaw's do."""

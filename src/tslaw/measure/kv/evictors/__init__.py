@@ -1,0 +1,62 @@
+"""What decides which tokens are kept: one file each, found by its name. docs/kv.md says how to add one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tslaw.errors import TslawError
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a layer holds of one sequence when an eviction is due, oldest token first.
+
+    keys : (kv_heads, held, head_dim) float32, after the rotary embedding.
+    queries : (window, heads, head_dim) float32, of the last `window` tokens; None where the policy's window is 0.
+    scale : what query-key products are multiplied by.
+    layer : number of the layer, from 0.
+    position : tokens that the sequence has had, evicted ones included.
+    """
+
+    keys: Any
+    queries: Any
+    scale: float
+    layer: int
+    position: int
+
+
+class Evictor(Protocol):
+    """Chooses the kept tokens. A frozen dataclass: its fields with a default are the options that a user can set."""
+
+    @property
+    def retain(self) -> int:
+        """Tokens kept, for every KV head the same number."""
+        ...
+
+    @property
+    def n_queries(self) -> int:
+        """How many of the last queries `keep` needs; 0 for none."""
+        ...
+
+    def keep(self, held: Held) -> Any:
+        """(kv_heads, retain) int64: for every KV head the kept tokens' places among the held, ascending."""
+        ...
+
+
+def keep_best(scores: Any, retain: int, first: int, last: int) -> Any:
+    """The places (kv_heads, retain) of the highest scores (kv_heads, held), the `first` and `last` ones in any case."""
+    scores = scores.clone()
+    scores[:, :first] = float("inf")
+    scores[:, scores.shape[1] - last :] = float("inf")
+    return scores.topk(retain, dim=1).indices.sort(dim=1).values
+
+
+def check_room(policy: str, retain: int, pin: int, window: int) -> None:
+    """TslawError if the tokens that are kept in any case leave no room."""
+    if pin < 0 or window < 0 or pin + window >= retain:
+        raise TslawError(
+            f"The KV policy '{policy}:{retain}' cannot pin {pin} tokens and keep the last {window} in any case.",
+            where="KV options",
+            expected=f"pin and window of 0 or more, together below {retain}",
+        )

