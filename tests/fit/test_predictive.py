@@ -39,7 +39,7 @@ def replicated_spread(data: TaskData, truth: dict) -> tuple[np.ndarray, np.ndarr
 
 def test_replicas_repeat_the_measurement_with_as_many_probes() -> None:
     """Their spread is that of repeated simulations, also where trajectories are missing or budgets were run alone."""
-    empty, truth = template(6, (16,), (2000, 8000, 32000), ("Qwen3-1.7B", "Qwen3-14B")), draw_truth(3, 6, 2)
+    empty, truth = template(6, (16,), (4000, 8000, 32000), ("Qwen3-1.7B", "Qwen3-14B")), draw_truth(3, 6, 2)
     repeats = [simulate_task(empty, truth, 5, seed) for seed in range(100)]
     for shared in (True, False):
         accuracies = []
