@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from simulated import Truth, correct_of, draw_truth, template, with_outcomes
 
 from tslaw.fit.data import TaskData
 from tslaw.fit.lengths import (
+    cell_given_the_others,
     draw_lengths,
     length_grid,
     length_resolution,
@@ -119,3 +122,18 @@ def test_difficulties_have_one_prior_however_they_are_parametrised() -> None:
     for half in (drawn[centred], drawn[~centred]):
         assert half.mean() == pytest.approx(0.0, abs=0.08)
         assert half.std() == pytest.approx(2.0, rel=0.03)
+
+
+def test_a_cell_given_the_others_is_what_leaving_it_out_changes(task) -> None:
+    """The problem's likelihood with the cell over that without it, each cell left out by hand."""
+    data, truth = task
+    grid, params = length_grid(data.budgets), as_params(truth)
+    whole = np.asarray(problem_log_likelihood(params, data, grid, row_table(data)))
+    found = np.asarray(cell_given_the_others(params, data, grid, row_table(data)))
+    assert found.shape == (N_ARMS, N_PROBLEMS)
+    for i, j in np.ndindex(found.shape):
+        kept = (data.row_arm != i) | (data.row_problem != j)
+        fields = ("row_arm", "row_problem", "row_pattern", "row_count")
+        less = replace(data, **{name: getattr(data, name)[kept] for name in fields})
+        without = np.asarray(problem_log_likelihood(params, less, grid, row_table(less)))
+        assert found[i, j] == pytest.approx(whole[j] - without[j], abs=1e-4)

@@ -64,16 +64,22 @@ def _worst(data: Any, names: list[str], statistic: Any, pick: Any) -> float:
 
 
 def measured_cells_log_likelihood(draws: Draws, data: TaskData) -> np.ndarray:
-    """Log-likelihood of all trajectories of every measured (arm, problem) cell: (chain, draw, cell), LOO's units."""
+    """Log-likelihood of every measured (arm, problem) cell given the problem's others: (chain, draw, cell), what LOO
+    weighs draws by."""
     import jax
     import jax.numpy as jnp
 
-    from tslaw.fit.model import cell_log_likelihood
+    from tslaw.fit.lengths import cell_given_the_others, length_grid, row_table
 
     measured = np.flatnonzero(data.trajectories().ravel())
+    grid, rows = length_grid(data.budgets), row_table(data)
     chains, n = next(iter(draws.posterior.values())).shape[:2]
     flat = {k: jnp.asarray(v.reshape(chains * n, *v.shape[2:])) for k, v in draws.posterior.items()}
-    cells = jax.jit(lambda f: jax.lax.map(lambda p: cell_log_likelihood(p, data).ravel()[measured], f, batch_size=16))
+
+    def one(params: dict[str, jax.Array]) -> jax.Array:
+        return cell_given_the_others(params, data, grid, rows).ravel()[measured]
+
+    cells = jax.jit(lambda f: jax.lax.map(one, f))
     return np.asarray(cells(flat)).reshape(chains, n, len(measured))
 
 

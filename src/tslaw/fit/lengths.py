@@ -83,8 +83,8 @@ def log_prior_length(params: dict[str, Array], grid: LengthGrid) -> Array:
     return jax.nn.log_softmax(grid.log_width - 0.5 * z * z, axis=1)
 
 
-def log_likelihood_by_length(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable) -> Array:
-    """Log-likelihood of all trajectories of a problem, were its length the grid's: (problem, node).
+def _row_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable) -> Array:
+    """Log-likelihood of each row's trajectories, were its problem's length the grid's: (row, node).
 
     `params` holds the population's parameters, `difficulty` (problem,) and `misfit` (arm,).
     """
@@ -103,7 +103,29 @@ def log_likelihood_by_length(params: dict[str, Array], data: TaskData, grid: Len
     q_row = q.astype(jnp.float32)[rows.arm, rows.problem, None]
     likelihood = q_row * a + (1.0 - q_row) * b
     each = rows.times[:, None] * jnp.log(likelihood + jnp.finfo(jnp.float32).tiny)
-    return jax.ops.segment_sum(each.astype(x.dtype), rows.problem, len(data.problems), indices_are_sorted=True)
+    return jnp.asarray(each, x.dtype)
+
+
+def log_likelihood_by_length(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable) -> Array:
+    """Log-likelihood of all trajectories of a problem, were its length the grid's: (problem, node)."""
+    each = _row_log_likelihood(params, data, grid, rows)
+    return jax.ops.segment_sum(each, rows.problem, len(data.problems), indices_are_sorted=True)
+
+
+def cell_given_the_others(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable) -> Array:
+    """Log-likelihood of every cell's trajectories given the same problem's in all other arms: (arm, problem).
+
+    The problem's length is summed out of both. This is what leave-one-out importance weights need when lengths are not
+    sampled (integrated importance sampling, Vehtari et al. 2016); given a drawn length instead, a cell that decided it
+    would seem better predicted than it is, and its weights would have no variance. Cells without data give 0.
+    """
+    each = _row_log_likelihood(params, data, grid, rows)
+    n_arms, n_problems = len(data.arms), len(data.problems)
+    cell = rows.problem * n_arms + rows.arm
+    own = jax.ops.segment_sum(each, cell, n_problems * n_arms).reshape(n_problems, n_arms, -1)
+    joint = log_prior_length(params, grid) + own.sum(axis=1)
+    without = jax.nn.logsumexp(joint[:, None] - own, axis=-1)
+    return (jax.nn.logsumexp(joint, axis=-1)[:, None] - without).T
 
 
 def problem_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable) -> Array:
