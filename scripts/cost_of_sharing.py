@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,11 @@ def costs(plan: Plan, out: Path) -> dict[tuple[str, str], Cost]:
     return found
 
 
+def changed(plan: Plan, **changes: Any) -> Plan:
+    """The plan with some keys replaced, checked again; a plain copy would keep what the old one has looked up."""
+    return Plan.model_validate({**{name: getattr(plan, name) for name in Plan.model_fields}, **changes})
+
+
 def only_budget(plan: Plan, number: int) -> Plan:
     """The plan with every task at its `number`-th budget alone (tasks that have fewer are left out)."""
     tasks = tuple(
@@ -49,7 +55,7 @@ def only_budget(plan: Plan, number: int) -> Plan:
         for task in plan.tasks
         if number < len(task.budgets)
     )
-    return plan.model_copy(update={"tasks": tasks, "name": f"{plan.name}-budget{number}"})
+    return changed(plan, tasks=tasks, name=f"{plan.name}-budget{number}")
 
 
 def main() -> None:
@@ -63,15 +69,14 @@ def main() -> None:
     options = parser.parse_args()
     plan = load_plan(options.plan)
     tasks = tuple(t.model_copy(update={"problems": options.problems or t.problems}) for t in plan.tasks)
-    plan = plan.model_copy(
-        update={
-            "name": "shared",
-            "models": tuple(options.models.split(",")),
-            "weight_bits": (options.weight_bits,),
-            "samples": options.samples or plan.samples,
-            "tasks": tasks,
-            "workers": 1,  # arms that run side by side would slow each other down unevenly
-        }
+    plan = changed(
+        plan,
+        name="shared",
+        models=tuple(options.models.split(",")),
+        weight_bits=(options.weight_bits,),
+        samples=options.samples or plan.samples,
+        tasks=tasks,
+        workers=1,  # arms that run side by side would slow each other down unevenly
     )
     shared = costs(plan, options.out / "shared")
     alone: dict[tuple[str, str], Cost] = {}

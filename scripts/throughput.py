@@ -75,7 +75,8 @@ def narrowed(options: argparse.Namespace, model: str) -> Plan:
     if not tasks:
         sys.exit(f"the plan has no task {options.task}, only {', '.join(t.name for t in plan.tasks)}")
     changes = {"models": (model,), "weight_bits": (16,), "tasks": tasks, "workers": 1, "name": f"throughput-{model}"}
-    return plan.model_copy(update=changes)
+    # Checked again: a plain copy would keep what the old plan has looked up.
+    return Plan.model_validate({**{name: getattr(plan, name) for name in Plan.model_fields}, **changes})
 
 
 def main() -> None:
