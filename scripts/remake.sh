@@ -28,4 +28,4 @@ fit_and_ask() {
 }
 
 fit_and_ask math 800
-fit_and_ask knowledge 2200  # its sharp steps between solving and not leave alpha moving slowly
+fit_and_ask knowledge 2200  # its steep steps between solving and not make alpha move slowly

@@ -3,7 +3,7 @@
 A problem's log length is only as sharp as the budgets are dense. Where a family thinks for nearly the same number of
 tokens every time, the likelihood of a problem's length is a staircase with one step a budget: no gradient inside a
 step, a wall at its ends, and a problem no arm solves may be too long or too hard. A Hamiltonian sampler gets stuck on
-such stairs (R-hat of 1.5, chains in modes hundreds of nats apart), so it never sees them: the lengths are summed out,
+such stairs (its chains end in different modes), so it never sees them: the lengths are summed out,
 
     P(data_j | rest) = sum_g w_jg prod_rows P(pattern | arm, d_j, length g)^times
     w_jg proportional to the density of Normal(mu0 + rho d_j, sd_length) at length g and to the width g stands for

@@ -84,7 +84,7 @@ def finished_by(params: Params, log_budget: Array, mean_log_length: Array) -> Ar
     """F: the probability that the thinking needed is over within the budget; the two arrays broadcast.
 
     Lengths are lognormal, with a late share. Without it a task whose first pass takes nearly the same number of tokens
-    every time leaves what later passes mend to guessing, and accuracy at the largest budgets was 0.1 too low.
+    every time leaves what later passes mend to guessing, and accuracy at the largest budgets comes out too low.
     """
     slack = log_budget - mean_log_length
     first = norm.cdf(slack / params["sigma_len"])
