@@ -98,7 +98,7 @@ def _row_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGr
     solvable = jnp.einsum("igm,ism->isg", if_solvable, probes)
     theta = surface.ability(params, x, bits) + params["misfit"]
     q = surface.solve_probability(theta, params["difficulty"])
-    # Nearly all the time goes into these rows x nodes; single precision halves it and moves gradients by 1e-8 of them.
+    # Nearly all the time goes into these rows x nodes, and single precision is enough for them.
     a, b = (table.astype(jnp.float32)[rows.arm, rows.slot] for table in (solvable, probes[..., -1:]))
     q_row = q.astype(jnp.float32)[rows.arm, rows.problem, None]
     likelihood = q_row * a + (1.0 - q_row) * b
@@ -116,8 +116,8 @@ def cell_given_the_others(params: dict[str, Array], data: TaskData, grid: Length
     """Log-likelihood of every cell's trajectories given the same problem's in all other arms: (arm, problem).
 
     The problem's length is summed out of both. This is what leave-one-out importance weights need when lengths are not
-    sampled (integrated importance sampling, Vehtari et al. 2016); given a drawn length instead, a cell that decided it
-    would seem better predicted than it is, and its weights would have no variance. Cells without data give 0.
+    sampled (integrated importance sampling, Vehtari et al. 2016); given a drawn length instead, the weights of a cell
+    that decided it would be too uneven to use. Cells without data give 0.
     """
     each = _row_log_likelihood(params, data, grid, rows)
     n_arms, n_problems = len(data.arms), len(data.problems)

@@ -56,9 +56,10 @@ FEW = 0.03
 class Prior:
     """Scales of the priors, in the units of the surface (logits and log tokens).
 
-    The defaults say: a model e times larger gains 0 to 5 logits; 4-bit weights cost 0 to 3 logits at the reference
-    size; a problem's difficulty spreads over 0 to 5 logits; lengths lie within a factor of about 20 of the budgets'
-    middle.
+    The defaults say (two standard deviations): a model e times larger gains 0 to 8 logits; 4-bit weights cost 0 to 3
+    logits at the reference size; difficulties spread with a standard deviation of 0 to 10 logits, arms' misfits of 0 to
+    1; lengths lie within a factor of about 20 of the budgets' middle; a tenth of the solutions come late, up to a
+    third, about e times later.
     """
 
     theta0: float = 5.0
