@@ -1,96 +1,95 @@
 """What one trajectory for all budgets saves: the same arms measured that way and with one run per budget.
 
-    python scripts/cost_of_sharing.py ladder-cpu --models ladder-0.4M,ladder-1.7M --weight-bits 16 --out out/cost
+    python scripts/cost_of_sharing.py ladder-cpu --models ladder-0.4M,ladder-1.7M
 
-Both go through `tslaw measure` on this machine, one arm at a time; prints one table row an arm and task. Without
---problems and --samples the plan's own are used. Results of an earlier run in the same folder are used again.
+Native weights, tslaw's own engine, thinking and probes; one engine a model, one after the other, both ways in the same
+engine. Starting the engine is not counted: it would be paid once by either way. Prints one table row an arm and task.
+Without --problems and --samples the plan's own are used.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
-from pathlib import Path
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from tslaw.dataset import open_dataset
+from tslaw.measure.engine import EngineSettings, open_engine, prepare_environment
 from tslaw.measure.plan import Plan, load_plan
-from tslaw.measure.runner import measure
+from tslaw.measure.tasks import load_task
+from tslaw.measure.thinking import bind, get_format, load_tokenizer
+from tslaw.measure.trajectory import longest_request, probe, run_to_budget, think
+from tslaw.measure.units import fetch_model
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Thinking tokens decoded, and the seconds they and the probes took."""
-
-    tokens: int
-    seconds: float
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.tokens + other.tokens, self.seconds + other.seconds)
+def seconds_of(work: Callable[..., Any], engine: Any, *arguments: Any) -> float:
+    """How long `work(engine, *arguments)` takes from an empty prefix cache."""
+    engine.reseed(0)
+    start = time.monotonic()
+    work(engine, *arguments)
+    return time.monotonic() - start
 
 
-def costs(plan: Plan, out: Path) -> dict[tuple[str, str], Cost]:
-    """Measure `plan` into `out`: what every (arm, task) cost."""
-    found = {}
-    for path in measure(plan, out, resume=True).outputs:
-        ds = open_dataset(path)
-        per_arm = int(ds["budget"].values[-1]) * ds.sizes["problem"] * ds.sizes["sample"]
-        seconds = ds["thinking_seconds"].values + ds["probe_seconds"].values
-        for arm, spent in zip(ds["arm"].values.astype(str), seconds, strict=True):
-            found[arm, ds.attrs["task"]] = Cost(per_arm, float(spent))
-    return found
+def share(engine: Any, prompts: Any, samples: int, budgets: Any, fmt: Any) -> None:
+    """One trajectory for all budgets, as `tslaw measure` does it."""
+    probe(engine, think(engine, prompts, samples, budgets[-1], fmt), budgets, fmt)
 
 
-def changed(plan: Plan, **changes: Any) -> Plan:
-    """The plan with some keys replaced, checked again; a plain copy would keep what the old one has looked up."""
-    return Plan.model_validate({**{name: getattr(plan, name) for name in Plan.model_fields}, **changes})
-
-
-def only_budget(plan: Plan, number: int) -> Plan:
-    """The plan with every task at its `number`-th budget alone (tasks that have fewer are left out)."""
-    tasks = tuple(
-        task.model_copy(update={"budgets": (task.budgets[number],)})
+def compare(plan: Plan, name: str, problems: int | None, samples: int) -> list[str]:
+    """One model, both ways on every task: a table row each."""
+    prepare_environment()
+    (ref,) = [ref for ref in plan.model_refs if ref.name == name]
+    folder = fetch_model(ref.source)
+    fmt = bind(get_format(ref.thinking_format), load_tokenizer(folder))
+    prompts = {
+        task.name: [fmt.render(p.prompt) for p in load_task(task.name).problems(problems or task.problems, task.seed)]
         for task in plan.tasks
-        if number < len(task.budgets)
+    }
+    settings = EngineSettings(
+        model=folder,
+        max_model_len=max(longest_request(prompts[task.name], task.budgets[-1], fmt) for task in plan.tasks),
+        temperature=plan.temperature,
+        top_p=plan.top_p,
+        seed=plan.seed,
+        **plan.engine.model_dump(),
     )
-    return changed(plan, tasks=tasks, name=f"{plan.name}-budget{number}")
+    rows = []
+    with open_engine(settings) as engine:
+        for task in plan.tasks:
+            some, budgets = prompts[task.name], task.budgets
+            run_to_budget(engine, some[:1], samples, budgets[0], fmt)  # the first steps of an engine are slow
+            one = seconds_of(share, engine, some, samples, budgets, fmt)
+            many = sum(seconds_of(run_to_budget, engine, some, samples, b, fmt) for b in budgets)
+            tokens = [n * len(some) * samples for n in (budgets[-1], sum(budgets))]
+            rows.append(
+                f"| {name} | {task.name} | {tokens[0]:,}, {one:.1f} | {tokens[1]:,}, {many:.1f} "
+                f"| {tokens[1] / tokens[0]:.2f} x | {many / one:.2f} x |"
+            )
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", help="a plan's YAML file or a shipped plan")
     parser.add_argument("--models", required=True, help="members of the family, with commas between")
-    parser.add_argument("--weight-bits", type=int, default=16, choices=(16, 8, 4))
     parser.add_argument("--problems", type=int)
     parser.add_argument("--samples", type=int)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # one model, in a process of its own
     options = parser.parse_args()
     plan = load_plan(options.plan)
-    tasks = tuple(t.model_copy(update={"problems": options.problems or t.problems}) for t in plan.tasks)
-    plan = changed(
-        plan,
-        name="shared",
-        models=tuple(options.models.split(",")),
-        weight_bits=(options.weight_bits,),
-        samples=options.samples or plan.samples,
-        tasks=tasks,
-        workers=1,  # arms that run side by side would slow each other down unevenly
-    )
-    shared = costs(plan, options.out / "shared")
-    alone: dict[tuple[str, str], Cost] = {}
-    for number in range(int(np.max([len(task.budgets) for task in plan.tasks]))):
-        for key, cost in costs(only_budget(plan, number), options.out / f"budget{number}").items():
-            alone[key] = alone.get(key, Cost(0, 0.0)) + cost
-    print("| arm | task | shared: tokens, s | one run a budget: tokens, s | tokens saved | time saved |")
+    if options.alone:
+        print(json.dumps(compare(plan, options.models, options.problems, options.samples or plan.samples)))
+        return
+    print("| model | task | shared: tokens, s | one run a budget: tokens, s | tokens saved | time saved |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for (arm, task), one in shared.items():
-        many = alone[arm, task]
-        print(
-            f"| {arm} | {task} | {one.tokens:,}, {one.seconds:.1f} | {many.tokens:,}, {many.seconds:.1f} "
-            f"| {many.tokens / one.tokens:.2f} x | {many.seconds / one.seconds:.2f} x |"
-        )
+    for model in options.models.split(","):
+        given = [f"--{key}={getattr(options, key)}" for key in ("problems", "samples") if getattr(options, key)]
+        command = [sys.executable, __file__, options.plan, "--alone", "--models", model, *given]
+        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        print("\n".join(json.loads(said.splitlines()[-1])), flush=True)
 
 
 if __name__ == "__main__":

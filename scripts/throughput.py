@@ -74,6 +74,7 @@ def narrowed(options: argparse.Namespace, model: str) -> Plan:
     tasks = tuple(t for t in plan.tasks if t.name == options.task)
     if not tasks:
         sys.exit(f"the plan has no task {options.task}, only {', '.join(t.name for t in plan.tasks)}")
+    tasks = tuple(t.model_copy(update={"problems": options.problems or t.problems}) for t in tasks)
     changes = {"models": (model,), "weight_bits": (16,), "tasks": tasks, "workers": 1, "name": f"throughput-{model}"}
     # Checked again: a plain copy would keep what the old plan has looked up.
     return Plan.model_validate({**{name: getattr(plan, name) for name in Plan.model_fields}, **changes})
@@ -84,6 +85,7 @@ def main() -> None:
     parser.add_argument("plan", help="a plan's YAML file or a shipped plan")
     parser.add_argument("--models", required=True, help="members of the family, with commas between")
     parser.add_argument("--task", required=True)
+    parser.add_argument("--problems", type=int, help="instead of the plan's own number")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)  # the half that runs by itself
     options = parser.parse_args()
@@ -94,7 +96,9 @@ def main() -> None:
     for model in options.models.split(","):
         ours = tslaw_tokens_per_second(narrowed(options, model), options.out)
         alone = [sys.executable, __file__, options.plan, "--models", model, "--task", options.task, "--plain"]
-        said = subprocess.run([*alone, "--out", str(options.out)], stdout=subprocess.PIPE, text=True, check=True)
+        problems = ["--problems", str(options.problems)] if options.problems else []
+        command = [*alone, *problems, "--out", str(options.out)]
+        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         plain = float(said.stdout.splitlines()[-1])
         print(f"| {model} | {ours:,.0f} | {plain:,.0f} | {ours / plain:.0%} |", flush=True)
 
