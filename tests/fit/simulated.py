@@ -60,6 +60,7 @@ def template(
         row_pattern=nothing,
         row_count=nothing,
         shapes=shapes,
+        wrong_spread=np.full(n_problems, 3.0),
     )
 
 
@@ -103,6 +104,7 @@ def posterior_of(truths: Sequence[Truth], data: TaskData) -> Posterior:
         budgets=data.budgets,
         shapes=data.shapes,
         reference_size=data.reference_size,
+        wrong_spread=data.wrong_spread,
         passed=True,
     )
 

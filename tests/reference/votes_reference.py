@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, product
 
 
 def pass_at_k(correct: list[int], k: int) -> Fraction:
@@ -25,3 +25,20 @@ def maj_at_g(answer: list[int], correct: list[int], g: int) -> Fraction:
         right = {answer[i] for i in subset if correct[i] == 1}
         total += Fraction(len(winners & right), len(winners))
     return total / len(subsets)
+
+
+def win_chance(m: int, others: int, spread: int) -> Fraction:
+    """Chance that m right votes win against `others` votes that fall evenly on `spread` answers: every way they fall."""
+    total = Fraction(0)
+    for fall in product(range(spread), repeat=others):
+        most = max((fall.count(a) for a in set(fall)), default=0)
+        ties = sum(fall.count(a) == m for a in set(fall))
+        total += Fraction(1, 1 + ties) if m > 0 and most <= m else 0
+    return total / spread**others
+
+
+def agreeing_pairs(answer: list[int], correct: list[int]) -> tuple[int, int]:
+    """(pairs of wrong samples with the same answer, pairs of wrong samples) of one cell."""
+    wrong = [a for a, c in zip(answer, correct, strict=True) if c == 0]
+    pairs = list(combinations(wrong, 2))
+    return sum(a == b and a >= 0 for a, b in pairs), len(pairs)

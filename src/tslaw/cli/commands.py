@@ -13,6 +13,7 @@ COMMANDS: tuple[str, ...] = (
     "validate",
     "fit",
     "crossover",
+    "findings",
     "frontier",
     "recommend",
     "predict",

@@ -91,8 +91,8 @@ def as_text(result: Crossover, lattice: LatticeChoice | None) -> str:
     middle = np.median(result.regret, axis=0)
     lines = [
         f"{result.task}, {result.weight_bits:g}-bit weights, batch {result.batch:g}, {result.accounting} accounting",
-        f"  crossover W+   median {_end(s.median, s.low, s.high)}, "
-        f"90% HDI [{_end(s.hdi[0], s.low, s.high)}, {_end(s.hdi[1], s.low, s.high)}]",
+        f"  crossover W+   median {end_in_words(s.median, s.low, s.high)}, "
+        f"90% HDI [{end_in_words(s.hdi[0], s.low, s.high)}, {end_in_words(s.hdi[1], s.low, s.high)}]",
         f"  P(below the measured range, < {format_bytes(s.low)}) = {s.p_below:.3f}   "
         f"P(above it, > {format_bytes(s.high)}) = {s.p_above:.3f}",
         f"  accuracy lost by thinking to saturation (median): {middle[0]:.3f} at the smallest size, "
@@ -109,7 +109,8 @@ def as_text(result: Crossover, lattice: LatticeChoice | None) -> str:
     return "\n".join(lines)
 
 
-def _end(value: float, low: float, high: float) -> str:
+def end_in_words(value: float, low: float, high: float) -> str:
+    """A size in bytes, or that it lies outside the range."""
     from tslaw.units import format_bytes
 
     if np.isneginf(value):

@@ -19,9 +19,9 @@ def command(
     dear), make the weights here, take the folder there, and measure with TSLAW_CACHE set to it. The same plan has to
     be used: its tasks and seed decide the calibration. What is in the folder already is not made again. For example:
 
-        tslaw quantize ladder-cuda --cache weights --platform cuda
+        tslaw quantize ladder-sweep --cache weights --platform cuda
 
-        TSLAW_CACHE=weights tslaw measure ladder-cuda --out out
+        TSLAW_CACHE=weights tslaw measure ladder-sweep --out out
     """
     from tslaw.measure.plan import load_plan
     from tslaw.measure.prequantize import prequantize

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tslaw.errors import TslawError
+from tslaw.fit.vote_model import wrong_spread
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from tslaw.memory import ModelShape
+
+CELLS = ("arm", "budget", "problem", "sample")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class TaskData:
     measured probe.
     3. `budgets` rises strictly; `log_size` and `weight_bits` have shape (arm,); only arms with a full KV cache
     are kept.
+    4. `wrong_spread` (problem,) says how many ways its wrong answers go (`vote_model`); the likelihood does not see it.
     """
 
     task: str
@@ -47,6 +51,7 @@ class TaskData:
     row_pattern: np.ndarray
     row_count: np.ndarray
     shapes: dict[str, ModelShape]
+    wrong_spread: np.ndarray
     left_out: tuple[str, ...] = ()
 
     def with_reference_size(self, reference_size: float) -> TaskData:
@@ -138,6 +143,7 @@ def task_data(dataset: xr.Dataset) -> TaskData:
         row_pattern=pattern,
         row_count=count,
         shapes={m: shapes[m] for m in dict.fromkeys(models)},
+        wrong_spread=wrong_spread(*(ds[n].transpose(*CELLS).values for n in ("answer", "correct"))),
         left_out=left_out,
     )
 

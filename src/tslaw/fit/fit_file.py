@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tslaw.fit.posterior import Posterior
 
 SCHEMA = "tslaw-fit"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 GROUPS = ("posterior", "sample_stats", "posterior_predictive", "observed_data", "constant_data", "loo")
 
 EFFECT_DIMS = {"difficulty": ["problem"], "length": ["problem"], "misfit": ["arm"]}
@@ -60,10 +60,15 @@ def task_tree(fit: TaskFit) -> xr.DataTree:
             "sample_stats": draws.sample_stats,
             "posterior_predictive": {"accuracy": fit.predictive},
             "observed_data": {"accuracy": observed, "probes": probes},
-            "constant_data": {"trajectories": data.trajectories(), "chance": np.asarray(data.chance)},
+            "constant_data": {
+                "trajectories": data.trajectories(),
+                "chance": np.asarray(data.chance),
+                "wrong_spread": data.wrong_spread,
+            },
         },
         coords={"arm": list(data.arms), "budget": data.budgets.astype(int), "problem": list(data.problems)},
-        dims=EFFECT_DIMS | {"accuracy": arm_table, "probes": arm_table, "trajectories": ["arm", "problem"]},
+        dims=EFFECT_DIMS | {"accuracy": arm_table, "probes": arm_table, "trajectories": ["arm", "problem"]}
+        | {"wrong_spread": ["problem"]},
         pred_dims={"accuracy": arm_table},
         sample_dims=["chain", "draw"],
         index_origin=0,
@@ -230,5 +235,6 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
         budgets=budgets.astype(float),
         shapes={m: ModelShape(**shapes[m]) for m in dict.fromkeys(models)},
         reference_size=float(tree.attrs["reference_size"]),
+        wrong_spread=arms["wrong_spread"].values[present],
         passed=bool(int(tree.attrs["passed"])),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -31,7 +31,10 @@ class FamilyArm(NamedTuple):
 
 @dataclass(frozen=True)
 class Posterior:
-    """Draws of one task, chains joined: `params` maps names to (draw,), (draw, problem) or (draw, arm) arrays."""
+    """Draws of one task, chains joined: `params` maps names to (draw,), (draw, problem) or (draw, arm) arrays.
+
+    `wrong_spread` (problem,): see `vote_model`.
+    """
 
     family: str
     task: str
@@ -42,12 +45,18 @@ class Posterior:
     budgets: np.ndarray
     shapes: dict[str, ModelShape]
     reference_size: float
+    wrong_spread: np.ndarray
     passed: bool
 
     @property
     def n_draws(self) -> int:
         """How many draws there are, all chains together."""
         return len(self.params["alpha"])
+
+    def thinned(self, most: int) -> Posterior:
+        """The same posterior with at most `most` draws, evenly spaced."""
+        kept = np.unique(np.linspace(0, self.n_draws - 1, min(most, self.n_draws)).round().astype(int))
+        return replace(self, params={name: values[kept] for name, values in self.params.items()})
 
     def population_draws(self) -> dict[str, Array]:
         """Everything but the arms' misfits, as JAX arrays with the draw first."""

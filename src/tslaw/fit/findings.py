@@ -1,0 +1,162 @@
+"""The paper's findings about full caches as questions to a fit: where memory goes at every memory budget.
+
+For every draw and memory budget the most accurate configuration is looked up among the measured arms, thinking as long
+as the rest of the memory allows (never longer than measured) and, for votes, with G samples that share it. Finding 1,
+the crossover, is `crossover`; findings 4 to 6 need latencies and compressed caches, which the surface does not hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tslaw.fit import surface
+from tslaw.fit.intervals import CensoredSummary, summarise_censored
+from tslaw.fit.posterior import FamilyArm, Posterior, check_batch
+from tslaw.fit.vote_model import vote_accuracy, win_table
+from tslaw.memory import Accounting
+
+VOTERS = (1, 3, 4, 6, 8, 12, 16)
+"""The numbers of samples that the paper's grid votes over."""
+N_MEMORIES, N_BUDGETS, VOTE_DRAWS = 60, 30, 400
+
+
+@dataclass(frozen=True)
+class BestOption:
+    """Which of some options the most accurate configuration takes at every memory budget.
+
+    `memory` (memory,) bytes a generation, `options` their values, `best` (draw, memory) the winning option's place,
+    -1 where nothing fits; `weight` (draw, memory) is the winner's effective size in bytes.
+    """
+
+    options: tuple[float, ...]
+    memory: np.ndarray
+    best: np.ndarray
+    weight: np.ndarray
+
+    def p_best(self) -> np.ndarray:
+        """P(option is best | memory): (memory, option)."""
+        return np.stack([(self.best == k).mean(axis=0) for k in range(len(self.options))], axis=1)
+
+    def share(self, option: float) -> np.ndarray:
+        """The part of the (log) memory range in which the option is best, for every draw: (draw,)."""
+        return np.asarray((self.best == self.options.index(option)).mean(axis=1))
+
+    def onset(self, least: float) -> CensoredSummary:
+        """The memory from which on every best option is at least `least`; outside the range it is censored."""
+        good = np.asarray(self.options)[self.best] >= least
+        return summarise_censored(self._start(good, self.memory), float(self.memory[0]), float(self.memory[-1]))
+
+    def onset_size(self, least: float) -> CensoredSummary:
+        """The effective size of the best configuration at that memory."""
+        good = np.asarray(self.options)[self.best] >= least
+        ends = float(np.nanmin(self.weight)), float(np.nanmax(self.weight))
+        return summarise_censored(self._start(good, self.weight), *ends)
+
+    @staticmethod
+    def _start(good: np.ndarray, value: np.ndarray) -> np.ndarray:
+        """Per draw the value at the first memory from which on `good` (draw, memory) always holds."""
+        n = good.shape[1]
+        last_bad = n - 1 - np.argmax(~good[:, ::-1], axis=1)
+        first = np.where(good.all(axis=1), 0, last_bad + 1)
+        values = np.broadcast_to(value, good.shape)
+        found = values[np.arange(len(good)), np.minimum(first, n - 1)]
+        return np.where(first == 0, -np.inf, np.where(first == n, np.inf, found))
+
+
+def best_weight_bits(posterior: Posterior, batch: float = 1, accounting: Accounting = "checkpoint") -> BestOption:
+    """Finding 2: the weight bits of the most accurate configuration at every memory budget, one sample.
+
+    Raises
+    ------
+    TslawError : a batch below 1.
+    """
+    check_batch(batch)
+    arms = posterior.family_arms(accounting)
+    widths = tuple(sorted({arm.weight_bits for arm in arms}))
+    memory = memory_grid(posterior, arms, batch, 1)
+    curves = np.stack([_on_memory(posterior, arm, memory, batch) for arm in arms])
+    groups = np.array([widths.index(arm.weight_bits) for arm in arms])
+    return _winners(curves, groups, np.array([arm.weight for arm in arms]), widths, memory)
+
+
+def best_voters(posterior: Posterior, batch: float = 1, accounting: Accounting = "checkpoint") -> BestOption:
+    """Finding 3: over how many samples the most accurate configuration votes at every memory budget.
+
+    The votes are derived from the surface (`vote_model`), for at most 400 draws.
+
+    Raises
+    ------
+    TslawError : a batch below 1.
+    """
+    check_batch(batch)
+    arms = posterior.family_arms(accounting)
+    memory = memory_grid(posterior, arms, batch, max(VOTERS))
+    budgets = np.geomspace(posterior.budgets.min(), posterior.budgets.max(), N_BUDGETS)
+    few = posterior.thinned(VOTE_DRAWS)
+    curves, groups, weights = [], [], []
+    for arm in arms:
+        accuracy = voted_accuracy(few, arm, budgets, VOTERS)
+        for k, g in enumerate(VOTERS):
+            tokens = (memory - arm.weight / batch) / (arm.kv_per_token * g)
+            curves.append(_interpolated(accuracy[k], budgets, tokens))
+            groups.append(k)
+            weights.append(arm.weight)
+    options = tuple(float(g) for g in VOTERS)
+    return _winners(np.stack(curves), np.array(groups), np.array(weights), options, memory)
+
+
+def voted_accuracy(
+    posterior: Posterior, arm: FamilyArm, budgets: np.ndarray, voters: tuple[int, ...] = VOTERS
+) -> np.ndarray:
+    """Accuracy of a measured arm's majority votes, misfit included: (voters, draw, budget)."""
+    tables = [jnp.asarray(win_table(g, posterior.wrong_spread)) for g in voters]
+    x, bits, log_budget = posterior.log_size(arm.model), arm.weight_bits, jnp.log(jnp.asarray(budgets, float))
+
+    @jax.jit
+    def one(draw: dict[str, jax.Array], misfit: jax.Array) -> jax.Array:
+        theta = surface.ability(draw, x, bits) + misfit
+        slack = log_budget - surface.log_length(draw, x, bits)
+        finished = surface.finished_by(draw, slack[:, None], surface.problem_length(draw))
+        solved = jax.nn.sigmoid(theta - draw["difficulty"]) * finished
+        p = surface.accuracy(solved, draw["guess"], surface.slip_rate(draw, x))
+        return jnp.stack([vote_accuracy(p, table).mean(axis=-1) for table in tables])
+
+    pairs = (posterior.population_draws(), jnp.asarray(posterior.params["misfit"][:, arm.position]))
+    return np.asarray(jax.lax.map(lambda pair: one(*pair), pairs, batch_size=16)).transpose(1, 0, 2)
+
+
+def memory_grid(posterior: Posterior, arms: list[FamilyArm], batch: float, samples: int) -> np.ndarray:
+    """Memory budgets, even in logs, from the cheapest configuration to the dearest: (memory,) bytes."""
+    least = min(a.weight / batch + a.kv_per_token * posterior.budgets.min() for a in arms)
+    most = max(a.weight / batch + a.kv_per_token * posterior.budgets.max() * samples for a in arms)
+    return np.geomspace(least, most, N_MEMORIES)
+
+
+def _on_memory(posterior: Posterior, arm: FamilyArm, memory: np.ndarray, batch: float) -> np.ndarray:
+    """One sample's accuracy at what the memory affords: (draw, memory), -1 where it does not fit."""
+    tokens = (memory - arm.weight / batch) / arm.kv_per_token
+    low, high = posterior.budgets.min(), posterior.budgets.max()
+    accuracy = posterior.arm_accuracy(arm, np.clip(tokens, low, high))
+    return np.where(tokens >= low, accuracy, -1.0)
+
+
+def _interpolated(accuracy: np.ndarray, budgets: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """(draw, budget) at `tokens` (memory,), linear in log tokens; -1 below the first budget, flat beyond the last."""
+    position = np.interp(np.log(np.maximum(tokens, 1e-9)), np.log(budgets), np.arange(len(budgets)))
+    k = np.minimum(position.astype(int), len(budgets) - 2)
+    value = accuracy[:, k] * (1 - (position - k)) + accuracy[:, k + 1] * (position - k)
+    return np.where(tokens >= budgets[0], value, -1.0)
+
+
+def _winners(
+    curves: np.ndarray, groups: np.ndarray, weights: np.ndarray, options: tuple[float, ...], memory: np.ndarray
+) -> BestOption:
+    """The best of `curves` (configuration, draw, memory), by group; the first of equals, so the smaller option."""
+    order = np.argsort(groups, kind="stable")
+    best = order[curves[order].argmax(axis=0)]
+    fits = curves.max(axis=0) >= 0
+    return BestOption(options, memory, np.where(fits, groups[best], -1), np.where(fits, weights[best], np.nan))
