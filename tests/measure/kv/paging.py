@@ -11,6 +11,10 @@ from typing import Any
 
 import torch
 
+from tslaw.measure.kv.steps import StepCutter, new_stash
+
+N_SEQUENCES = 8
+
 
 @dataclass
 class Sequence:
@@ -48,7 +52,9 @@ class Pager:
         self.cache = runner.kv_caches[layer]
         self.free = list(range(self.cache.shape[0] - 1, 0, -1))[-40:]
         self.size = self.cache.shape[2]
-        self.builder.settings = self.attention.impl.settings = settings
+        self.builder.cutter = StepCutter(settings, self.size, N_SEQUENCES, self.cache.device)
+        self.attention.impl.policy.settings = settings
+        self.attention.impl.policy.stash = new_stash(settings, N_SEQUENCES)
         self.retain, self.buffer = settings.schedule.retain, settings.schedule.buffer
         self.poison(self.free)
 
