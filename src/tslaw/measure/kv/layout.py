@@ -49,8 +49,8 @@ def _entries(cache: Any, order: Any, slots: Any) -> Any:
     """(sequences, kv_heads, tokens, head_dim) from slots (sequences, tokens)."""
     heads, block_size, head_dim = cache.shape[1:]
     numbers = torch.arange(heads)[:, None, None]
-    blocks, places = (x[:, None, :, None] for x in (slots // block_size, slots % block_size))
-    return cache.flatten(2)[blocks, numbers, order.view(block_size, head_dim)[places]]
+    blocks, places = (x[:, None, :] for x in (slots // block_size, slots % block_size))
+    return cache.flatten(2)[blocks[..., None], numbers, order.view(block_size, head_dim)[places]]
 
 
 def learn_layout(store: Store, block_size: int, head_dim: int, dtype: Any) -> BlockLayout:

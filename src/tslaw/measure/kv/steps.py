@@ -128,7 +128,8 @@ class StepCutter:
     def _rounding(self, table: Any, places: list[tuple[int, int]], n: int) -> Rounding:
         requests, first = self._send(*np.array(places).T)
         tokens = first[:, None] + torch.arange(n, device=self.device)
-        blocks = table.index_select(0, requests).long().gather(1, tokens // self.block_size)
+        columns = (tokens // self.block_size).clamp_max(table.shape[1] - 1)  # vLLM warms up with odd lengths
+        blocks = table.index_select(0, requests).long().gather(1, columns)
         return Rounding(blocks * self.block_size + tokens % self.block_size)
 
     def _send(self, *arrays: Any) -> tuple[Any, ...]:
