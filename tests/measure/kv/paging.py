@@ -175,17 +175,27 @@ class PlainPager(Pager):
         return output
 
     def attend(self, common: Common, queries: Any, output: Any) -> None:
-        """Causal attention of each sequence's last tokens over those that its block table and length say."""
-        starts = common.query_start_loc.tolist()
-        for number, length in enumerate(common.seq_lens.tolist()):
-            rows = slice(starts[number], starts[number + 1])
-            entries = self.cache[common.block_table_tensor[number].long()].flatten(0, 1)[:length].float()
-            group = queries.shape[1] // entries.shape[1]
-            keys, values = (x.repeat_interleave(group, dim=1) for x in entries.chunk(2, dim=-1))
-            products = torch.einsum("qhd,khd->hqk", queries[rows].float(), keys) * self.state.scale
-            ahead = torch.ones(products.shape[1:], dtype=torch.bool).triu(length - products.shape[1] + 1)
-            weights = products.masked_fill(ahead, float("-inf")).softmax(dim=-1)
-            output[rows] = torch.einsum("hqk,khd->qhd", weights, values).to(output.dtype)
+        keys, values = self.cache.chunk(2, dim=-1)
+        tables = (common.block_table_tensor, common.query_start_loc, common.seq_lens)
+        paged_attention(queries, keys, values, *tables, self.state.scale, output)
+
+
+def paged_attention(
+    q: Any, keys: Any, values: Any, tables: Any, starts: Any, lengths: Any, scale: float, out: Any
+) -> None:
+    """Causal attention of each sequence's last tokens over those that its block table and length say, slowly.
+
+    keys and values : (n_blocks, block_size, kv_heads, head_dim).
+    """
+    for number, length in enumerate(lengths.tolist()):
+        rows = slice(int(starts[number]), int(starts[number + 1]))
+        group = q.shape[1] // keys.shape[2]
+        k, v = (x[tables[number].long()].flatten(0, 1)[:length].float() for x in (keys, values))
+        k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))
+        products = torch.einsum("qhd,khd->hqk", q[rows].float(), k) * scale
+        ahead = torch.ones(products.shape[1:], dtype=torch.bool).triu(length - products.shape[1] + 1)
+        weights = products.masked_fill(ahead, float("-inf")).softmax(dim=-1)
+        out[rows] = torch.einsum("hqk,khd->qhd", weights, v).to(out.dtype)
 
 
 def deviations(pager: Pager, sequences: list[Sequence], wanted: list[Any]) -> dict[str, float]:
