@@ -14,7 +14,8 @@ from session import POLICIES
 
 from tslaw.measure.kv.settings import KVSettings, write_environment
 
-pytestmark = pytest.mark.vllm
+# vLLM warns of other packages' doings as it is imported
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore"), pytest.mark.xdist_group("kv-cuda")]
 
 HEADS, KV_HEADS, HEAD_DIM, SCALE, LAYER, BLOCK_SIZE = 4, 2, 16, 0.25, 3, 32
 
