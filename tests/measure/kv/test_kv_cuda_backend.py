@@ -61,11 +61,10 @@ def flash_pager(backend, settings):
     import torch
     from paging import Pager
     from vllm.v1.attention.backend import CommonAttentionMetadata
+    from vllm.v1.kv_cache_interface import FullAttentionSpec
 
     write_environment(settings)
-    spec = SimpleNamespace(
-        block_size=BLOCK_SIZE, dtype=torch.float32, sliding_window=None, num_kv_heads=KV_HEADS, head_size=HEAD_DIM
-    )
+    spec = FullAttentionSpec(block_size=BLOCK_SIZE, num_kv_heads=KV_HEADS, head_size=HEAD_DIM, dtype=torch.float32)
     builder = backend.KVAttentionBackend.get_builder_cls()(spec, ["layer"], backend.config, torch.device("cpu"))
     builder.aot_schedule = False
     impl = backend.KVAttentionBackend.get_impl_cls()(HEADS, HEAD_DIM, SCALE, KV_HEADS, None, None, "auto")
