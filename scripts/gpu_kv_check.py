@@ -414,8 +414,9 @@ def speed_checks(stage: str, seen: dict[str, Any]) -> list[Check]:
         shown = (
             one.get("error") or f"{one['rate']:,.0f} tokens/s, {one['rate'] / own:.0%} of vLLM's own; {one['effects']}"
         )
-        lost = one.get("effects", {}).get("lost_queries", 1)
-        checks.append((f"{stage} {policy}: ran", "rate" in one and not lost, shown))
+        effects = one.get("effects", {"evictions": 0, "lost_queries": 1})
+        acted = (effects["evictions"] > 0) == (policy not in ("own", "full")) and not effects["lost_queries"]
+        checks.append((f"{stage} {policy}: ran, and did its own", "rate" in one and acted, shown))
     return checks
 
 

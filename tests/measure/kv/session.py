@@ -44,7 +44,7 @@ def main(out: Path) -> None:
 
     prepare_environment()
     found = {"reference": {}, "tokens": {}, "effects": {}}
-    llm = open_llm({})
+    llm = open_llm({"block_size": 32})  # what the compressing engines ask for too: vLLM must look its backend up again
     found["tokens"]["native"] = generate(llm, prompts())
     close(llm)
     with engine("full", {}) as llm:

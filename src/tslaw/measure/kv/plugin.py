@@ -42,7 +42,9 @@ def register() -> dict[str, Any]:
             expected="cpu or cuda",
         )
     from tslaw.measure.kv.blocks import register_spec
+    from tslaw.measure.kv.vllm_versions import forget_chosen_backends
 
     register_backend(place, backend)
+    forget_chosen_backends()  # an engine that this process opened before may have got vLLM's own
     register_spec()
     return arguments

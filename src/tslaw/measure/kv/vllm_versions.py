@@ -21,6 +21,13 @@ def tokens_in_flight(vllm_config: Any) -> int:
     return int(vllm_config.max_in_flight_tokens)
 
 
+def forget_chosen_backends() -> None:
+    """Have vLLM look backends up again: it remembers them for a process, by what an engine asks for."""
+    from vllm.v1.attention import selector
+
+    selector._cached_get_attn_backend.cache_clear()
+
+
 def let_backends_customize_specs() -> None:
     """Have layers ask their backend's `customize_spec` for its cache's spec, as vLLM does from 0.30 or so on."""
     from vllm.model_executor.layers.attention import Attention
