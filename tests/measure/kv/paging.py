@@ -171,7 +171,8 @@ class PlainPager(Pager):
         output = torch.zeros_like(queries)
         slots = common.slot_mapping
         self.cache[slots // self.size, slots % self.size] = torch.cat([keys, values], dim=-1)
-        run(self.cutter.cut(common, lambda common: common), self.settings, self.state, queries, output, self.attend)
+        step = self.cutter.cut(common, lambda common: common)
+        run(step, self.settings, lambda: self.state, queries, output, self.attend)
         return output
 
     def attend(self, common: Common, queries: Any, output: Any) -> None:

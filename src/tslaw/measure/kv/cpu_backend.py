@@ -12,6 +12,7 @@ from vllm.v1.attention.backends.cpu_attn import (
 )
 
 from tslaw.measure.kv.backend import Layer, SpecOfPolicy, new_cutter
+from tslaw.measure.kv.events import LayerState
 from tslaw.measure.kv.layout import BlockLayout, PackedCache, learn_layout
 from tslaw.measure.kv.steps import Step, run
 
@@ -58,7 +59,9 @@ class KVAttentionImpl(CPUAttentionBackendImpl):
         def attend(metadata: Any, queries: Any, into: Any) -> None:
             own(layer, queries, key, value, kv_cache, metadata, into, *scales)
 
-        state = self.policy.state(layer, self._paged(layer, kv_cache))
+        def state() -> LayerState:
+            return self.policy.state(layer, self._paged(layer, kv_cache))
+
         run(attn_metadata, self.policy.settings, state, query, output, attend)
         return output
 

@@ -12,6 +12,7 @@ from vllm.v1.attention.backends.flash_attn import (
 )
 
 from tslaw.measure.kv.backend import Layer, SpecOfPolicy, new_cutter
+from tslaw.measure.kv.events import LayerState
 from tslaw.measure.kv.plain_cache import PlainCache
 from tslaw.measure.kv.steps import Step, run
 from tslaw.measure.kv.vllm_versions import let_backends_customize_specs
@@ -73,8 +74,10 @@ class KVAttentionImpl(FlashAttentionImpl):
         def attend(metadata: Any, queries: Any, into: Any) -> None:
             own(layer, queries, key, value, kv_cache, metadata, into, *scales)
 
-        # (n_blocks, kv_heads, block_size, 2 * head_dim), whatever lies side by side in memory
-        state = self.policy.state(layer, PlainCache(kv_cache.transpose(1, 2)))
+        def state() -> LayerState:
+            # vLLM's is (n_blocks, kv_heads, block_size, 2 * head_dim), whatever lies side by side in memory.
+            return self.policy.state(layer, PlainCache(kv_cache.transpose(1, 2)))
+
         run(attn_metadata, self.policy.settings, state, query, output, attend)
         return output
 

@@ -17,6 +17,7 @@ from tslaw.measure.kv.events import Event, Eviction, LayerState, Rounding, compr
 from tslaw.measure.kv.queries import QueryStash, Slots, StashIndex, slots_for
 from tslaw.measure.kv.rounds import Parts, evicting, roundings, rounds_of, stash_rows
 from tslaw.measure.kv.settings import KVSettings
+from tslaw.measure.kv.transfer import send
 from tslaw.measure.kv.vllm_versions import lengths_on_host
 
 Build = Callable[[Any], Any]
@@ -133,17 +134,17 @@ class StepCutter:
         return Rounding(blocks * self.block_size + tokens % self.block_size)
 
     def _send(self, *arrays: Any) -> tuple[Any, ...]:
-        """int64 arrays to the device, in one transfer that nobody waits for."""
+        """int64 arrays to the device, in one transfer."""
         together = torch.from_numpy(np.concatenate([np.asarray(x, dtype=np.int64) for x in arrays]))
-        if self.device.type == "cuda":
-            together = together.pin_memory().to(self.device, non_blocking=True)
-        return together.split([len(x) for x in arrays])
+        return send(together, self.device).split([len(x) for x in arrays])
 
 
-def run(step: Step, settings: KVSettings, state: LayerState, queries: Any, output: Any, attend: Attend) -> None:
+def run(
+    step: Step, settings: KVSettings, layer: Callable[[], LayerState], queries: Any, output: Any, attend: Attend
+) -> None:
     """One layer's part of a step; the keys and values of the whole step are in the cache already.
 
-    queries and output : (rows, heads, head_dim).
+    queries and output : (rows, heads, head_dim). `layer` is asked only in steps with something to remember or to do.
     """
     for each in step.rounds:
         if each.rows is None:
@@ -154,9 +155,9 @@ def run(step: Step, settings: KVSettings, state: LayerState, queries: Any, outpu
             attend(each.metadata, some, part)
             output[each.rows] = part
         if each.stash is not None:
-            state.stash.put(each.stash, queries)
+            layer().stash.put(each.stash, queries)
         for event in each.events:
-            compress(settings, state, event)
+            compress(settings, layer(), event)
 
 
 def new_stash(settings: KVSettings, n_sequences: int) -> QueryStash:

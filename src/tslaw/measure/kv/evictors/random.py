@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tslaw.measure.kv.evictors import Held, check_room, keep_best
+from tslaw.measure.kv.transfer import send
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Random:
         _, heads, n, _ = held.keys.shape
         drawn = {position: self._scores(held.layer, position, heads, n) for position in set(held.positions)}
         scores = torch.stack([drawn[position] for position in held.positions])
-        return keep_best(scores.to(held.keys.device), self.retain, self.pin, self.window)
+        return keep_best(send(scores, held.keys.device), self.retain, self.pin, self.window)
 
     def _scores(self, layer: int, position: int, heads: int, n: int) -> Any:
         import torch
