@@ -124,3 +124,50 @@ def test_a_layers_cache_is_managed_by_the_evicting_manager_of_an_evicting_policy
     assert spec.merge([spec, spec]) == spec
     write_environment(KVSettings.read("full"))
     assert backend.KVAttentionBackend.customize_spec(plain) is plain
+
+
+def test_the_plugin_registers_this_backend_on_cuda_and_refuses_platforms_it_does_not_know(backend, monkeypatch):
+    import vllm.platforms
+    from vllm.v1.attention.backends.registry import AttentionBackendEnum
+
+    from tslaw.errors import TslawError
+    from tslaw.measure.kv import compress
+    from tslaw.measure.kv.blocks import register_spec
+
+    register_spec()  # vLLM's own specs, which it registers by the real platform
+    for kind in ("cuda", "tpu"):
+        platform = SimpleNamespace(is_cpu=lambda: False, is_cuda=lambda kind=kind: kind == "cuda", device_type=kind)
+        monkeypatch.setattr(vllm.platforms, "current_platform", platform)
+        if kind == "cuda":
+            arguments = compress("rkv:64", buffer=32)
+            assert arguments == {"enable_prefix_caching": False, "block_size": 32, "attention_backend": "CUSTOM"}
+            assert AttentionBackendEnum.CUSTOM.get_class() is backend.KVAttentionBackend
+        else:
+            with pytest.raises(TslawError, match="CPU and CUDA platforms only"):
+                compress("rkv:64", buffer=32)
+
+
+def test_layers_ask_their_backend_for_the_spec_where_vllm_does_not(backend):
+    import torch
+    from vllm.model_executor.layers.attention import Attention
+    from vllm.v1.attention.backend import AttentionBackend
+
+    from tslaw.measure.kv.blocks import EvictingSpec
+
+    if hasattr(AttentionBackend, "customize_spec"):
+        pytest.skip("this vLLM asks by itself")
+    write_environment(KVSettings.read("streaming:64", {"buffer": 32}))
+    layer = MagicMock(
+        attn_type="decoder",
+        sliding_window=None,
+        kv_cache_dtype="auto",
+        kv_cache_torch_dtype=torch.bfloat16,
+        attn_backend=backend.KVAttentionBackend,
+        num_kv_heads=KV_HEADS,
+        head_size=HEAD_DIM,
+        head_size_v=HEAD_DIM,
+    )
+    backend.config.cache_config.block_size = BLOCK_SIZE
+    spec = Attention.get_kv_cache_spec(layer, backend.config)
+    assert isinstance(spec, EvictingSpec)
+    assert (spec.retain, spec.block_size, spec.num_kv_heads) == (64, BLOCK_SIZE, KV_HEADS)
