@@ -20,6 +20,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -58,16 +59,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "out/kv_check")))
     parser.add_argument("--only", nargs="+", help="stages by name, or their beginnings", default=None)
     parser.add_argument("--skip", nargs="+", help="stages to leave out, likewise", default=[])
-    parser.add_argument("--side-by-side", type=int, default=5, help="stages at a time")
+    parser.add_argument("--side-by-side", type=int, default=8, help="stages at a time")
     parser.add_argument("--prompts", type=int, default=24, help="prompts of every policy's stage")
     parser.add_argument("--sequences", type=int, default=512, help="sequences of the speed stages")
     parser.add_argument("--tokens", type=int, default=384, help="new tokens of each of them")
-    parser.add_argument("--stage", help=argparse.SUPPRESS)  # one stage, in its own process
+    parser.add_argument("--stage", nargs=2, help=argparse.SUPPRESS)  # one stage, in its own process, and its file
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     if options.stage:
-        result_file(options.out, options.stage).write_text(json.dumps(run_stage(options.stage, options)))
+        name, file = options.stage
+        Path(file).write_text(json.dumps(run_stage(name, options)))
         return
+    options.out.mkdir(parents=True, exist_ok=True)
     sys.exit(run_all(options))
 
 
@@ -78,10 +80,6 @@ def stages(options: argparse.Namespace) -> list[str]:
     if options.only is not None:
         names = [n for n in [*names, "graphs"] if n.startswith(tuple(options.only))]
     return [n for n in names if not n.startswith(tuple(options.skip))]
-
-
-def result_file(out: Path, stage: str) -> Path:
-    return out / f"stage-{stage.replace(':', '-').replace('+', '-')}.json"
 
 
 def run_all(options: argparse.Namespace) -> int:
@@ -105,18 +103,19 @@ def run_all(options: argparse.Namespace) -> int:
 
 def in_own_process(stage: str, options: argparse.Namespace) -> dict[str, Any]:
     """A stage's result, or {"error": ...}."""
-    start, limit, file = time.monotonic(), LIMITS.get(stage.split(":")[0], LIMIT), result_file(options.out, stage)
-    file.unlink(missing_ok=True)
+    start, limit = time.monotonic(), LIMITS.get(stage.split(":")[0], LIMIT)
     sizes = [f"--{name}={getattr(options, name)}" for name in ("prompts", "sequences", "tokens")]
-    command = [sys.executable, __file__, "--stage", stage, "--out", str(options.out), *sizes]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
-        said = (done.stdout + done.stderr)[-3000:]
-    except subprocess.TimeoutExpired as error:
-        said = f"over {limit} s\n" + str((error.stderr or b"")[-2000:])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "result.json"
+        command = [sys.executable, __file__, "--stage", stage, str(file), *sizes]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+            said = (done.stdout + done.stderr)[-3000:]
+        except subprocess.TimeoutExpired as error:
+            said = f"over {limit} s\n{str(error.stderr)[-2000:]}"
+        result = json.loads(file.read_text()) if file.exists() else {"error": said}
     seconds = time.monotonic() - start
     print(f"  stage {stage}: {seconds:.0f} s", flush=True)
-    result = json.loads(file.read_text()) if file.exists() else {"error": said}
     return {**result, "wall_seconds": seconds}
 
 

@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", help=f"default: {' '.join(RUNS)}")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "out/kv_benchmark")))
-    parser.add_argument("--tokens", type=int, default=256, help="new tokens of each sequence that are timed")
+    parser.add_argument("--tokens", type=int, default=192, help="new tokens of each sequence that are timed")
     parser.add_argument("--buffer", type=int, default=128, help="of evicting policies")
     parser.add_argument(
         "--graphs", action="store_true", help="CUDA graphs, between the layers' attention for all but own"
@@ -205,7 +205,7 @@ def decode(llm: Any, context: int, sequences: int, new_tokens: int, vocabulary: 
 
     core, r = llm.llm_engine, random.Random(0)
     params = SamplingParams(
-        temperature=1.0,
+        temperature=0,
         max_tokens=new_tokens,
         ignore_eos=True,
         detokenize=False,
