@@ -29,7 +29,7 @@ def forget_chosen_backends() -> None:
 
 
 def let_backends_customize_specs() -> None:
-    """Have layers ask their backend's `customize_spec` for its cache's spec, as vLLM does from 0.30 or so on."""
+    """Have layers ask their backend's `customize_spec` for its cache's spec, where vLLM does not do so by itself."""
     from vllm.model_executor.layers.attention import Attention
     from vllm.v1.attention.backend import AttentionBackend
 
