@@ -46,7 +46,7 @@ POLICIES: dict[str, dict[str, Any]] = {
 MEMORY_POLICIES = ("full", "streaming:128", "rkv:128", "random:128", "rkv:128+quantized:4")
 SPEED_POLICIES = ("own", "full", "streaming:128", "random:128", "rkv:128")
 SPEED_MODELS = ("ladder-0.4M", "ladder-15M")
-LAYER_BOUNDS = {"float16": (0.004, 0.02), "bfloat16": (0.02, 0.05)}
+LAYER_BOUNDS = {"float16": (0.005, 0.02), "bfloat16": (0.02, 0.05)}
 """Error of an output (they are of order 1) that rounding to the type explains, and the most that is accepted."""
 DECODED, REPLAYED_FROM = 90, 70
 MODEL_LEN = 512

@@ -136,7 +136,7 @@ class StepCutter:
     def _send(self, *arrays: Any) -> tuple[Any, ...]:
         """int64 arrays to the device, in one transfer."""
         together = torch.from_numpy(np.concatenate([np.asarray(x, dtype=np.int64) for x in arrays]))
-        return send(together, self.device).split([len(x) for x in arrays])
+        return tuple(send(together, self.device).split([len(x) for x in arrays]))
 
 
 def run(
