@@ -20,7 +20,7 @@ from session import POLICIES, RUN_POLICIES  # noqa: E402
 # slow: one session of about a minute serves all
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("kv-engine")]
 
-PAGINGS = ("whole prompt", "chunked prefill", "decoded", "unequal batch", "preempted and reused")
+PAGINGS = ("whole prompt", "chunked prefill", "decoded", "events side by side", "unequal batch", "preempted and reused")
 SCHEDULES = ("alone", "chunked and preempted", "replayed")
 BITING = [name for name in RUN_POLICIES if name != "full"]
 EVICTING = [name for name in BITING if not name.startswith("quantized")]

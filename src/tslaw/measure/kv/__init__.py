@@ -18,7 +18,8 @@ Invariants
    cut at events. A sequence that is preempted, or prefilled again from its tokens, comes to the same state.
 2. The worker and the scheduler never talk: both derive everything from the number of tokens.
 3. No state is kept by request: the only state outside the cache is the last queries before an event, under the
-   sequence's first block, begun anew by whoever owns that block.
+   sequence's first block, written anew by whoever owns that block.
+4. A step asks the device for nothing: rounds follow from lengths that the engine knows, counts are read when asked for.
 """
 
 from __future__ import annotations

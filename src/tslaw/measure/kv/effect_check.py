@@ -27,6 +27,8 @@ def check_it_did_bite(settings: KVSettings, effects: Effects) -> None:
         missing.append("evicted nothing" if not effects.evicted else "gave no block back")
     if settings.quantizer is not None and not effects.changed:
         missing.append("rounded nothing")
+    if effects.lost_queries:
+        missing.append("lost queries that it needed")
     if missing:
         raise TslawError(
             f"The KV policy '{settings.policy}' {' and '.join(missing)}: the arm would be the full cache under another "

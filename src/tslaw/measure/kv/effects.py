@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 
 @dataclass
@@ -12,17 +13,19 @@ class Effects:
     evictions : events at which tokens were evicted.
     evicted : (token, KV head) pairs evicted.
     roundings : events at which values were rounded.
-    changed : entries that rounding changed.
+    changed : entries that rounding changed. Counted on the device, and read from there by whoever asks.
     blocks_freed : blocks given back to the pool by running sequences (one block table serves all layers).
     most_blocks : most blocks that one sequence held at a time.
+    lost_queries : sequences whose queries were given away before their eviction, counted like `changed`; never seen.
     """
 
     evictions: int = 0
     evicted: int = 0
     roundings: int = 0
-    changed: int = 0
+    changed: Any = 0
     blocks_freed: int = 0
     most_blocks: int = 0
+    lost_queries: Any = 0
 
     def reset(self) -> None:
         """Start counting anew."""
@@ -31,7 +34,7 @@ class Effects:
 
     def as_dict(self) -> dict[str, int]:
         """The counts by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {field.name: int(getattr(self, field.name)) for field in fields(self)}
 
 
 EFFECTS = Effects()

@@ -42,7 +42,7 @@ def check_layer(settings: KVSettings, attention: Any) -> None:
     if settings.schedule.bites_at is None:
         return
     odd = {
-        "a sliding window": attention.sliding_window not in (None, -1),
+        "a sliding window": attention.sliding_window not in (None, -1, (-1, -1)),
         "ALiBi": attention.alibi_slopes is not None,
         "a cache shared between layers": attention.kv_sharing_target_layer_name is not None,
         f"attention of type {attention.attn_type}": attention.attn_type != "decoder",

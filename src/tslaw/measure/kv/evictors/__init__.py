@@ -10,20 +10,21 @@ from tslaw.errors import TslawError
 
 @dataclass(frozen=True)
 class Held:
-    """What a layer holds of one sequence when an eviction is due, oldest token first.
+    """What a layer holds of the sequences that are due for an eviction, oldest token first; all hold equally many.
 
-    keys : (kv_heads, held, head_dim) float32, after the rotary embedding.
-    queries : (window, heads, head_dim) float32, of the last `window` tokens; None where the policy's window is 0.
+    keys : (sequences, kv_heads, held, head_dim) float32, after the rotary embedding.
+    queries : (sequences, window, heads, head_dim) float32, of the last `window` tokens; None where the policy's window
+        is 0.
     scale : what query-key products are multiplied by.
     layer : number of the layer, from 0.
-    position : tokens that the sequence has had, evicted ones included.
+    positions : tokens that each sequence has had, evicted ones included.
     """
 
     keys: Any
     queries: Any
     scale: float
     layer: int
-    position: int
+    positions: list[int]
 
 
 class Evictor(Protocol):
@@ -40,16 +41,19 @@ class Evictor(Protocol):
         ...
 
     def keep(self, held: Held) -> Any:
-        """(kv_heads, retain) int64: for every KV head the kept tokens' places among the held, ascending."""
+        """(sequences, kv_heads, retain) int64: the kept tokens' places among the held, ascending.
+
+        What is kept of one sequence must not depend on the others.
+        """
         ...
 
 
 def keep_best(scores: Any, retain: int, first: int, last: int) -> Any:
-    """The places (kv_heads, retain) of the highest scores (kv_heads, held), the `first` and `last` ones in any case."""
+    """Places (..., retain) of the highest scores (..., held), the `first` and `last` ones in any case."""
     scores = scores.clone()
-    scores[:, :first] = float("inf")
-    scores[:, scores.shape[1] - last :] = float("inf")
-    return scores.topk(retain, dim=1).indices.sort(dim=1).values
+    scores[..., :first] = float("inf")
+    scores[..., scores.shape[-1] - last :] = float("inf")
+    return scores.topk(retain, dim=-1).indices.sort(dim=-1).values
 
 
 def check_room(policy: str, retain: int, pin: int, window: int) -> None:

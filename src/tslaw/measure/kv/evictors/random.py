@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tslaw.measure.kv.evictors import Held, check_room, keep_best
+from tslaw.measure.kv.transfer import send
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,16 @@ class Random:
     def keep(self, held: Held) -> Any:
         import torch
 
-        heads, n, _ = held.keys.shape
-        generator = torch.Generator().manual_seed((self.seed * 1009 + held.layer) * 2_097_143 + held.position)
-        scores = torch.rand(heads, n, generator=generator, dtype=torch.float64).to(held.keys.device)
-        return keep_best(scores, self.retain, self.pin, self.window)
+        _, heads, n, _ = held.keys.shape
+        drawn = {position: self._scores(held.layer, position, heads, n) for position in set(held.positions)}
+        scores = torch.stack([drawn[position] for position in held.positions])
+        return keep_best(send(scores, held.keys.device), self.retain, self.pin, self.window)
+
+    def _scores(self, layer: int, position: int, heads: int, n: int) -> Any:
+        import torch
+
+        generator = torch.Generator().manual_seed((self.seed * 1009 + layer) * 2_097_143 + position)
+        return torch.rand(heads, n, generator=generator, dtype=torch.float64)
 
 
 POLICY = Random

@@ -8,6 +8,9 @@ from typing import Any
 from tslaw.errors import TslawError
 from tslaw.measure.kv.evictors import Held, check_room, keep_best
 
+PAIRS_AT_ONCE = 2**28
+"""Pairs of keys that are compared together: it bounds the working memory."""
+
 
 @dataclass(frozen=True)
 class RKV:
@@ -53,31 +56,40 @@ class RKV:
         return self.window
 
     def keep(self, held: Held) -> Any:
-        past = held.keys.shape[1] - self.window
-        importance = self._importance(held.queries, held.keys[:, :past], held.scale)
-        redundancy = self._redundancy(held.keys)[:, :past]
+        past = held.keys.shape[2] - self.window
+        importance = self._importance(held.queries, held.keys[:, :, :past], held.scale)
+        redundancy = self._redundancy(held.keys)[..., :past]
         scores = self.mix * importance - (1 - self.mix) * redundancy
         return keep_best(_with_window(scores, self.window), self.retain, self.pin, self.window)
 
     def _importance(self, queries: Any, keys: Any, scale: float) -> Any:
-        """(kv_heads, past) from queries (window, heads, head_dim) and keys (kv_heads, past, head_dim)."""
+        """(sequences, kv_heads, past) from queries (sequences, window, heads, head_dim) and the keys of the past."""
         from torch.nn.functional import max_pool1d
 
-        groups = queries.unflatten(1, (keys.shape[0], -1)).permute(1, 2, 0, 3)  # (kv_heads, group, window, head_dim)
-        products = (groups @ keys.transpose(1, 2).unsqueeze(1)).amax(dim=1) * scale
-        attention = products.softmax(dim=-1).mean(dim=1)
+        by_head = queries.unflatten(2, (keys.shape[1], -1)).permute(0, 2, 3, 1, 4)  # (.., kv_heads, group, window, ..)
+        products = (by_head.flatten(2, 3) @ keys.mT).unflatten(2, (-1, self.window)).amax(dim=2) * scale
+        attention = products.softmax(dim=-1).mean(dim=2)
         return max_pool1d(attention, self.kernel, stride=1, padding=self.kernel // 2)
 
     def _redundancy(self, keys: Any) -> Any:
-        """(kv_heads, held) from keys (kv_heads, held, head_dim)."""
+        """(sequences, kv_heads, held) from keys (sequences, kv_heads, held, head_dim)."""
         import torch
 
-        unit = keys / (keys.norm(dim=-1, keepdim=True) + 1e-8)
-        cosines = unit @ unit.transpose(1, 2)
-        cosines.diagonal(dim1=1, dim2=2).zero_()
-        numbers = torch.arange(keys.shape[1], device=keys.device)
-        latest_alike = torch.where(cosines > self.threshold, numbers, 0).amax(dim=-1, keepdim=True)
-        return cosines.scatter(2, latest_alike, 0.0).mean(dim=1).softmax(dim=-1)
+        heads, n = keys.shape[1:3]
+        return torch.cat(
+            [_redundant(some, self.threshold) for some in keys.split(max(PAIRS_AT_ONCE // (heads * n * n), 1))]
+        )
+
+
+def _redundant(keys: Any, threshold: float) -> Any:
+    import torch
+
+    unit = keys / (keys.norm(dim=-1, keepdim=True) + 1e-8)
+    cosines = unit @ unit.mT
+    cosines.diagonal(dim1=2, dim2=3).zero_()
+    numbers = torch.arange(keys.shape[2], device=keys.device, dtype=torch.int32)
+    latest_alike = torch.where(cosines > threshold, numbers, 0).amax(dim=-1, keepdim=True)
+    return cosines.scatter_(3, latest_alike.long(), 0.0).mean(dim=2).softmax(dim=-1)
 
 
 def _with_window(scores: Any, window: int) -> Any:

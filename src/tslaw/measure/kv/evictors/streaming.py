@@ -40,10 +40,11 @@ class Streaming:
     def keep(self, held: Held) -> Any:
         import torch
 
-        heads, n, _ = held.keys.shape
+        sequences, heads, n, _ = held.keys.shape
         first = self.retain // 2 if self.sinks is None else self.sinks
-        places = torch.cat([torch.arange(first), torch.arange(n - (self.retain - first), n)])
-        return places.to(held.keys.device).expand(heads, -1)
+        places = torch.arange(self.retain, device=held.keys.device)
+        places = torch.where(places < first, places, places + n - self.retain)
+        return places.expand(sequences, heads, -1)
 
 
 POLICY = Streaming

