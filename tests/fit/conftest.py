@@ -62,5 +62,5 @@ def fit_path(two_fits: list[TaskFit], tmp_path_factory: pytest.TempPathFactory) 
     from tslaw.fit.fit_tasks import provenance
     from tslaw.fit.model import Prior
 
-    tree = join_tasks(two_fits, provenance([], SHORT, Prior(), 1.0))
+    tree = join_tasks(two_fits, provenance({}, SHORT, Prior(), 1.0))
     return save_fit(tree, tmp_path_factory.mktemp("fits") / "two.nc")

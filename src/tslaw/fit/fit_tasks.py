@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -45,6 +45,7 @@ def fit_tasks(
     `inputs` are the files the tasks came from: their hashes go into the provenance.
     """
     started, prior = time.perf_counter(), prior or Prior()
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs}  # the files may move meanwhile
     fits = []
     for data in tasks:
         announce(
@@ -52,13 +53,13 @@ def fit_tasks(
             f"{int(data.row_count.sum())} trajectories in {len(data.row_count)} distinct rows"
         )
         fits.append(fit_task(data, sampling, prior))
-    return join_tasks(fits, provenance(inputs, sampling, prior, time.perf_counter() - started))
+    return join_tasks(fits, provenance(hashes, sampling, prior, time.perf_counter() - started))
 
 
-def provenance(inputs: Sequence[Path], sampling: Sampling, prior: Prior, seconds: float) -> dict[str, Any]:
-    """Where a fit came from: inputs by hash, settings, versions, date."""
+def provenance(inputs: Mapping[str, str], sampling: Sampling, prior: Prior, seconds: float) -> dict[str, Any]:
+    """Where a fit came from: inputs by name and hash, settings, versions, date."""
     return {
-        "inputs": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in inputs},
+        "inputs": dict(inputs),
         "sampling": {k: v for k, v in asdict(sampling).items() if k != "progress"},
         "prior": asdict(prior),
         "packages": {"tslaw": tslaw.__version__} | {name: version(name) for name in PACKAGES},

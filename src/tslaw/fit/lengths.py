@@ -95,21 +95,22 @@ def _row_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGr
     if_solvable = lik.state_probabilities(jnp.ones(finished.shape[:-1]), finished)
     slip = surface.slip_rate(params, x)[:, None]
     probes = lik.probe_probabilities(lik.pattern_table(data.patterns[rows.pattern]), params["guess"], slip)
-    solvable = jnp.einsum("igm,ism->isg", if_solvable, probes)
     theta = surface.ability(params, x, bits) + params["misfit"]
     q = surface.solve_probability(theta, params["difficulty"])
     # Nearly all the time goes into these rows x nodes, and single precision is enough for them.
-    a, b = (table.astype(jnp.float32)[rows.arm, rows.slot] for table in (solvable, probes[..., -1:]))
+    if_solvable, probes = if_solvable.astype(jnp.float32), probes.astype(jnp.float32)
+    solvable = jnp.einsum("igm,ism->isg", if_solvable, probes)
+    a, b = (table[rows.arm, rows.slot] for table in (solvable, probes[..., -1:]))
     q_row = q.astype(jnp.float32)[rows.arm, rows.problem, None]
     likelihood = q_row * a + (1.0 - q_row) * b
-    each = rows.times[:, None] * jnp.log(likelihood + jnp.finfo(jnp.float32).tiny)
-    return jnp.asarray(each, x.dtype)
+    return rows.times[:, None] * jnp.log(likelihood + jnp.finfo(jnp.float32).tiny)
 
 
 def log_likelihood_by_length(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable) -> Array:
     """Log-likelihood of all trajectories of a problem, were its length the grid's: (problem, node)."""
     each = _row_log_likelihood(params, data, grid, rows)
-    return jax.ops.segment_sum(each, rows.problem, len(data.problems), indices_are_sorted=True)
+    joined = jax.ops.segment_sum(each, rows.problem, len(data.problems), indices_are_sorted=True)
+    return joined.astype(params["mu0"].dtype)
 
 
 def cell_given_the_others(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable) -> Array:
@@ -123,6 +124,7 @@ def cell_given_the_others(params: dict[str, Array], data: TaskData, grid: Length
     n_arms, n_problems = len(data.arms), len(data.problems)
     cell = rows.problem * n_arms + rows.arm
     own = jax.ops.segment_sum(each, cell, n_problems * n_arms).reshape(n_problems, n_arms, -1)
+    own = own.astype(params["mu0"].dtype)
     joint = log_prior_length(params, grid) + own.sum(axis=1)
     without = jax.nn.logsumexp(joint[:, None] - own, axis=-1)
     return (jax.nn.logsumexp(joint, axis=-1)[:, None] - without).T
