@@ -80,6 +80,35 @@ def test_crossover_in_words_names_the_task_and_its_uncertainty(tslaw, fit_path) 
         assert part in out
 
 
+def test_findings_as_json_and_in_words(answers, tslaw, fit_path) -> None:
+    found = answers("findings")
+    assert [a["task"] for a in found] == TASKS
+    assert [len(a["crossover"]) for a in found] == [3, 2]
+    for a in found:
+        for each in (a["weight_bits"], a["voters"]):
+            memories = [row["memory"] for row in each["p_best"]]
+            assert memories == sorted(memories)
+            assert len(memories) == 5
+            assert all(sum(row["p"].values()) == pytest.approx(1) for row in each["p_best"])
+        shares = a["weight_bits"]["share_of_memory_range"]
+        assert all(0 <= low <= high <= 1 for _, low, high in shares.values())
+        onset = a["voters"]["memory_from_which_more_than_one"]
+        assert onset["p_below"] + onset["p_above"] <= 1 + 1e-9
+        later = a["voters"]["memory_from_which_8_or_more"]
+        assert later["p_above"] >= onset["p_above"]
+    status, out, _ = tslaw("findings", fit_path, "--task", "simulated", "--batch", 4)
+    assert status == 0
+    for part in (
+        "simulated, batch 4",
+        "1. Is there",
+        "P(within the measured sizes)",
+        "2. Which",
+        "3. From",
+        "not asked",
+    ):
+        assert part in out
+
+
 def test_frontier_as_json_and_as_a_table(answers, tslaw, fit_path) -> None:
     (found,) = answers("frontier", "--task", "simulated", "--min-probability", 0)
     rows = found["configurations"]

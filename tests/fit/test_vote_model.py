@@ -18,7 +18,8 @@ def test_the_chance_to_win_counts_every_way_the_others_fall(g: int, spread: int)
 
 def test_spreads_in_between_lie_in_between() -> None:
     low, middle, high = win_table(8, np.array([2.0, 2.5, 3.0]))
-    assert low == pytest.approx(win_chance(8, 2)) and high == pytest.approx(win_chance(8, 3))
+    assert low == pytest.approx(win_chance(8, 2))
+    assert high == pytest.approx(win_chance(8, 3))
     part = (1 / 2 - 1 / 2.5) / (1 / 2 - 1 / 3)
     assert middle == pytest.approx(low + part * (high - low))
     assert win_table(4, np.array([1e9, 0.1])) == pytest.approx(np.stack([win_chance(4, MAX_SPREAD), win_chance(4, 1)]))
@@ -28,7 +29,8 @@ def test_one_vote_is_one_sample_and_many_votes_settle_on_the_likelier_answer() -
     p, spread = np.array([0.0, 0.2, 0.6, 1.0]), np.full(4, 3.0)
     assert maj_at_g(p, spread, 1) == pytest.approx(p)
     two = np.array([1.0, 1.0, 1.0, 1.0])  # a single wrong answer: a plain majority
-    assert maj_at_g(p, two, 15)[1] < 0.01 and maj_at_g(p, two, 15)[2] > 0.75
+    assert maj_at_g(p, two, 15)[1] < 0.01
+    assert maj_at_g(p, two, 15)[2] > 0.75
     assert maj_at_g(p, spread, 16)[2] > maj_at_g(p, spread, 4)[2] > 0.6
 
 
@@ -52,7 +54,7 @@ def test_agreement_is_counted_over_pairs_of_wrong_samples() -> None:
     correct[0, 0, 0, :2] = answer[0, 0, 0, :2] = -2  # not measured
     counts = np.array(
         [
-            np.sum([reference.agreeing_pairs(answer[a, b, j], correct[a, b, j]) for a in range(2) for b in range(3)], axis=0)
+            np.sum([reference.agreeing_pairs(answer[k][j], correct[k][j]) for k in np.ndindex(2, 3)], axis=0)
             for j in range(5)
         ]
     )

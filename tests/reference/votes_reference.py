@@ -28,7 +28,7 @@ def maj_at_g(answer: list[int], correct: list[int], g: int) -> Fraction:
 
 
 def win_chance(m: int, others: int, spread: int) -> Fraction:
-    """Chance that m right votes win against `others` votes that fall evenly on `spread` answers: every way they fall."""
+    """Chance that m right votes win against `others` that fall evenly on `spread` answers: every way they fall."""
     total = Fraction(0)
     for fall in product(range(spread), repeat=others):
         most = max((fall.count(a) for a in set(fall)), default=0)

@@ -26,10 +26,10 @@ def command(
 ) -> None:
     """Ask a fit which of the paper's findings hold for its family, as probabilities.
 
-    **1** Is there an effective size above which thinking to saturation beats a bigger model? **2** Which weight bits are
-    best at a memory budget? **3** From which memory on does a majority vote pay? Findings 4 to 6 (latency, compressed
-    caches) cannot be asked of a surface of full caches. Votes are derived from the fitted accuracies and from how wrong
-    answers agree, not fitted. For example:
+    **1** Is there an effective size above which thinking to saturation beats a bigger model? **2** Which weight bits
+    are best at a memory budget? **3** From which memory on does a majority vote pay? Findings 4 to 6 (latency,
+    compressed caches) cannot be asked of a surface of full caches. Votes are derived from the fitted accuracies and
+    from how wrong answers agree, not fitted. For example:
 
     `tslaw findings fits/ladder-math.nc`
     """
@@ -102,14 +102,11 @@ def as_text(found: dict[str, Any]) -> str:
 
 
 def _by_memory(found: BestOption) -> dict[str, Any]:
-    chances = found.p_best()
+    """P(best) of every option at some memories within the range."""
+    chances, names = found.p_best(), [f"{option:g}" for option in found.options]
     shown = np.linspace(0, len(found.memory) - 1, SHOWN_MEMORIES + 2).round().astype(int)[1:-1]
-    return {
-        "p_best": [
-            {"memory": float(found.memory[k]), "p": {f"{o:g}": float(p) for o, p in zip(found.options, chances[k], strict=True)}}
-            for k in shown
-        ]
-    }  # fmt: skip
+    rows = [{"memory": float(found.memory[k]), "p": dict(zip(names, chances[k].tolist(), strict=True))} for k in shown]
+    return {"p_best": rows}
 
 
 def _table(found: dict[str, Any], what: str) -> list[str]:

@@ -114,7 +114,8 @@ def voted_accuracy(
 ) -> np.ndarray:
     """Accuracy of a measured arm's majority votes, misfit included: (voters, draw, budget)."""
     tables = [jnp.asarray(win_table(g, posterior.wrong_spread)) for g in voters]
-    x, bits, log_budget = posterior.log_size(arm.model), arm.weight_bits, jnp.log(jnp.asarray(budgets, float))
+    x, bits = jnp.asarray(posterior.log_size(arm.model)), jnp.asarray(arm.weight_bits)
+    log_budget = jnp.log(jnp.asarray(budgets, float))
 
     @jax.jit
     def one(draw: dict[str, jax.Array], misfit: jax.Array) -> jax.Array:

@@ -67,7 +67,8 @@ def task_tree(fit: TaskFit) -> xr.DataTree:
             },
         },
         coords={"arm": list(data.arms), "budget": data.budgets.astype(int), "problem": list(data.problems)},
-        dims=EFFECT_DIMS | {"accuracy": arm_table, "probes": arm_table, "trajectories": ["arm", "problem"]}
+        dims=EFFECT_DIMS
+        | {"accuracy": arm_table, "probes": arm_table, "trajectories": ["arm", "problem"]}
         | {"wrong_spread": ["problem"]},
         pred_dims={"accuracy": arm_table},
         sample_dims=["chain", "draw"],

@@ -45,7 +45,8 @@ def fit_tasks(
     `inputs` are the files the tasks came from: their hashes go into the provenance.
     """
     started, prior = time.perf_counter(), prior or Prior()
-    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs}  # the files may move meanwhile
+    # First of all: while the sampler runs the files may be moved or changed.
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs}
     fits = []
     for data in tasks:
         announce(

@@ -103,7 +103,7 @@ def _row_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGr
     a, b = (table[rows.arm, rows.slot] for table in (solvable, probes[..., -1:]))
     q_row = q.astype(jnp.float32)[rows.arm, rows.problem, None]
     likelihood = q_row * a + (1.0 - q_row) * b
-    return rows.times[:, None] * jnp.log(likelihood + jnp.finfo(jnp.float32).tiny)
+    return jnp.asarray(rows.times)[:, None] * jnp.log(likelihood + jnp.finfo(jnp.float32).tiny)
 
 
 def log_likelihood_by_length(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable) -> Array:

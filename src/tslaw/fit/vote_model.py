@@ -88,7 +88,8 @@ def wrong_spread(answer: np.ndarray, correct: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    answer, correct : (arm, budget, problem, sample) as in a dataset: codes of answers (-1 none, -2 not measured), 0 or 1.
+    answer, correct : (arm, budget, problem, sample) as in a dataset: codes of answers (-1 none, -2 not measured), and
+        1 right or 0 wrong.
 
     Pairs of wrong samples of the same arm and budget are counted over all arms and budgets; the task's own share of
     agreeing pairs counts as one pair more, so that problems without wrong samples get the task's spread. A sample
