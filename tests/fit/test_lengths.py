@@ -118,7 +118,7 @@ def test_difficulties_have_one_prior_however_they_are_parametrised() -> None:
     centred = np.arange(20_000) % 2 == 0
     params = {"theta0": jnp.asarray(1.5), "sd_difficulty": jnp.asarray(2.0)}
     with numpyro.handlers.seed(rng_seed=0):
-        drawn = np.asarray(sample_difficulty(params, centred))
+        drawn = np.asarray(sample_difficulty(params, centred, jnp.asarray(0.7)))
     for half in (drawn[centred], drawn[~centred]):
         assert half.mean() == pytest.approx(0.0, abs=0.08)
         assert half.std() == pytest.approx(2.0, rel=0.03)

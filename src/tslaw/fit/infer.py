@@ -25,7 +25,8 @@ MAP_SCALES = {"sd_difficulty": 3.0, "sd_misfit": 0.1}
 """The joint mode of a hierarchical model is degenerate (all scales zero), so the MAP start is taken at these scales."""
 
 
-DENSE = tuple(sorted(set(POPULATION) - {"sigma_len"} | {"sigma_len_excess"}))
+DENSE = tuple(sorted(set(POPULATION) - {"sigma_len"} | {"sigma_len_excess", "arm_ability"}))
+"""Sites with a dense metric: few and strongly correlated. The problems' effects are many and hardly so."""
 
 AUXILIARY = ("arm_ability", "sigma_len_excess", "easiness", "trajectories")
 """Sampled sites that the derived ones say again in the surface's own terms; they are not kept."""
@@ -135,7 +136,7 @@ def laplace_covariance(start: dict[str, Array], gradient: Callable[[Array], Arra
 
 
 def starting_mass(start: dict[str, Array], covariance: np.ndarray) -> dict[tuple[str, ...], Array]:
-    """The inverse mass matrix to begin with: dense in the population parameters, diagonal in the effects.
+    """The inverse mass matrix to begin with: dense in `DENSE`, diagonal in the problems' effects.
 
     With unit masses instead, nine tenths of all gradients went into the first hundred iterations of the warm-up.
     """
@@ -170,8 +171,6 @@ def run_nuts(data: TaskData, prior: Prior, sampling: Sampling) -> Draws:
     starts = chain_starts(start, covariance, sampling.chains, sampling.seed)
     parallel = jax.local_device_count() >= sampling.chains > 1
     mcmc = MCMC(
-        # The population parameters are few and strongly correlated (scales of alpha, delta_w and sd_difficulty), the
-        # effects many and not.
         NUTS(
             task_model,
             target_accept_prob=sampling.target_accept,

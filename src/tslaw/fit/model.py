@@ -118,12 +118,18 @@ def informative(data: TaskData) -> np.ndarray:
     return (share > FEW) & (share < 1.0 - FEW)
 
 
-def sample_difficulty(params: dict[str, Array], centred: np.ndarray) -> Array:
-    """Draw every problem's difficulty d_j, (problem,), centred where `centred` (problem,) says so."""
-    location = jnp.where(centred, params["theta0"], 0.0)
+def sample_difficulty(params: dict[str, Array], centred: np.ndarray, anchor: Array) -> Array:
+    """Draw every problem's difficulty d_j, (problem,), centred where `centred` (problem,) says so.
+
+    What data bound is how easy a problem is for the arms, so that is what is sampled: the easiness for an arm of the
+    mean ability `anchor` (without theta0). Were it theta0's alone, all problems and all arms would have to move together
+    to trade theta0 for the arms' misfits, and a sampler takes hundreds of steps for that.
+    """
+    typical = params["theta0"] + anchor
+    location = jnp.where(centred, typical, 0.0)
     scale = jnp.where(centred, params["sd_difficulty"], 1.0)
     easiness = numpyro.sample("easiness", dist.Normal(location, scale).to_event(1))
-    return jnp.where(centred, params["theta0"] - easiness, -params["sd_difficulty"] * easiness)
+    return jnp.where(centred, typical - easiness, -params["sd_difficulty"] * easiness)
 
 
 def centring(data: TaskData, prior: Prior) -> np.ndarray:
@@ -139,13 +145,18 @@ def centring(data: TaskData, prior: Prior) -> np.ndarray:
     return information / (1.0 + information)
 
 
+def relative_ability(params: dict[str, Array], data: TaskData) -> Array:
+    """Every arm's ability without theta0 and without its misfit, (arm,)."""
+    return surface.ability(params, jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)) - params["theta0"]
+
+
 def sample_misfit(params: dict[str, Array], data: TaskData, centred: np.ndarray) -> Array:
     """Draw every arm's misfit u_i, (arm,), partially centred (Papaspiliopoulos, Roberts & Skold 2007) by `centred`.
 
     Fully centred, arms with few trajectories make a funnel of sd_misfit; not centred, arms with many tie delta_w and
     alpha to every misfit.
     """
-    expected = surface.ability(params, jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)) - params["theta0"]
+    expected = relative_ability(params, data)
     spread = params["sd_misfit"] ** centred
     ability = numpyro.sample("arm_ability", dist.Normal(centred * expected, spread).to_event(1))
     return params["sd_misfit"] ** (1.0 - centred) * (ability - centred * expected)
@@ -154,8 +165,9 @@ def sample_misfit(params: dict[str, Array], data: TaskData, centred: np.ndarray)
 def task_model(data: TaskData, prior: Prior) -> None:
     """The model of one task: priors, surface, likelihood. The problems' lengths are summed out: see `lengths`."""
     params = sample_population(prior, data.budgets, data.chance)
-    params["difficulty"] = numpyro.deterministic("difficulty", sample_difficulty(params, informative(data)))
     params["misfit"] = numpyro.deterministic("misfit", sample_misfit(params, data, centring(data, prior)))
+    anchor = jnp.mean(relative_ability(params, data) + params["misfit"])
+    params["difficulty"] = numpyro.deterministic("difficulty", sample_difficulty(params, informative(data), anchor))
     each = problem_log_likelihood(params, data, length_grid(data.budgets), row_table(data))
     numpyro.factor("trajectories", jnp.sum(each))
 
