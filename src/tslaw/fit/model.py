@@ -122,8 +122,8 @@ def sample_difficulty(params: dict[str, Array], centred: np.ndarray, anchor: Arr
     """Draw every problem's difficulty d_j, (problem,), centred where `centred` (problem,) says so.
 
     What data bound is how easy a problem is for the arms, so that is what is sampled: the easiness for an arm of the
-    mean ability `anchor` (without theta0). Were it theta0's alone, all problems and all arms would have to move together
-    to trade theta0 for the arms' misfits, and a sampler takes hundreds of steps for that.
+    mean ability `anchor` (without theta0). Were it theta0's alone, all problems and all arms would have to move
+    together to trade theta0 for the arms' misfits, and a sampler takes hundreds of steps for that.
     """
     typical = params["theta0"] + anchor
     location = jnp.where(centred, typical, 0.0)
