@@ -19,13 +19,13 @@ from numpyro.infer.util import potential_energy, unconstrain_fn
 
 from tslaw.fit.data import TaskData
 from tslaw.fit.lengths import draw_lengths
-from tslaw.fit.model import POPULATION, Prior, informative, task_model
+from tslaw.fit.model import POPULATION, Prior, arms_are_known, informative, task_model
 
 MAP_SCALES = {"sd_difficulty": 3.0, "sd_misfit": 0.1}
 """The joint mode of a hierarchical model is degenerate (all scales zero), so the MAP start is taken at these scales."""
 
 
-DENSE = tuple(sorted(set(POPULATION) - {"sigma_len"} | {"sigma_len_excess", "arm_ability"}))
+DENSE = tuple(sorted(set(POPULATION) - {"sigma_len"} | {"sigma_len_excess"}))
 """Sites with a dense metric: few and strongly correlated. The problems' effects are many and hardly so."""
 
 AUXILIARY = ("arm_ability", "sigma_len_excess", "easiness", "trajectories")
@@ -135,8 +135,10 @@ def laplace_covariance(start: dict[str, Array], gradient: Callable[[Array], Arra
     return (axes / np.maximum(curvature, 1.0)) @ axes.T
 
 
-def starting_mass(start: dict[str, Array], covariance: np.ndarray) -> dict[tuple[str, ...], Array]:
-    """The inverse mass matrix to begin with: dense in `DENSE`, diagonal in the problems' effects.
+def starting_mass(
+    start: dict[str, Array], covariance: np.ndarray, together: tuple[str, ...]
+) -> dict[tuple[str, ...], Array]:
+    """The inverse mass matrix to begin with: dense in the sites `together`, diagonal in the others.
 
     With unit masses instead, nine tenths of all gradients went into the first hundred iterations of the warm-up.
     """
@@ -146,9 +148,9 @@ def starting_mass(start: dict[str, Array], covariance: np.ndarray) -> dict[tuple
     def places(names: tuple[str, ...]) -> np.ndarray:
         return np.concatenate([np.ravel(index[n]) for n in names]).astype(int)
 
-    dense, effects = places(DENSE), tuple(sorted(set(start) - set(DENSE)))
+    dense, effects = places(together), tuple(sorted(set(start) - set(together)))
     diagonal = np.diag(covariance)[places(effects)]
-    return {DENSE: jnp.asarray(covariance[np.ix_(dense, dense)]), effects: jnp.asarray(diagonal)}
+    return {together: jnp.asarray(covariance[np.ix_(dense, dense)]), effects: jnp.asarray(diagonal)}
 
 
 def chain_starts(start: dict[str, Array], covariance: np.ndarray, chains: int, seed: int) -> dict[str, Array]:
@@ -169,13 +171,14 @@ def run_nuts(data: TaskData, prior: Prior, sampling: Sampling) -> Draws:
     start = map_start(rough, gradient, sampling.map_steps)
     covariance = laplace_covariance(start, gradient)
     starts = chain_starts(start, covariance, sampling.chains, sampling.seed)
+    together = tuple(sorted({*DENSE, "arm_ability"})) if arms_are_known(data, prior) else DENSE
     parallel = jax.local_device_count() >= sampling.chains > 1
     mcmc = MCMC(
         NUTS(
             task_model,
             target_accept_prob=sampling.target_accept,
-            dense_mass=[DENSE],
-            inverse_mass_matrix=starting_mass(start, covariance),
+            dense_mass=[together],
+            inverse_mass_matrix=starting_mass(start, covariance, together),
         ),
         num_warmup=sampling.warmup,
         num_samples=sampling.samples,

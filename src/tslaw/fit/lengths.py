@@ -120,11 +120,11 @@ def cell_given_the_others(params: dict[str, Array], data: TaskData, grid: Length
     sampled (integrated importance sampling, Vehtari et al. 2016); given a drawn length instead, the weights of a cell
     that decided it would be too uneven to use. Cells without data give 0.
     """
-    each = _row_log_likelihood(params, data, grid, rows)
+    # Summed in double precision: weights that are equal by rounding alone have no tail to smooth.
+    each = _row_log_likelihood(params, data, grid, rows).astype(params["mu0"].dtype)
     n_arms, n_problems = len(data.arms), len(data.problems)
     cell = rows.problem * n_arms + rows.arm
     own = jax.ops.segment_sum(each, cell, n_problems * n_arms).reshape(n_problems, n_arms, -1)
-    own = own.astype(params["mu0"].dtype)
     joint = log_prior_length(params, grid) + own.sum(axis=1)
     without = jax.nn.logsumexp(joint[:, None] - own, axis=-1)
     return (jax.nn.logsumexp(joint, axis=-1)[:, None] - without).T

@@ -48,6 +48,8 @@ POPULATION = (
 
 
 HALF_NORMAL_QUARTILE = 0.3186
+KNOWN = 0.75
+"""How far centred arms are, on average, where their data tell their abilities: see `arms_are_known`."""
 FEW = 0.03
 """A problem solved less often than this, or missed less often, tells on one side only how difficult it is."""
 
@@ -121,9 +123,9 @@ def informative(data: TaskData) -> np.ndarray:
 def sample_difficulty(params: dict[str, Array], centred: np.ndarray, anchor: Array) -> Array:
     """Draw every problem's difficulty d_j, (problem,), centred where `centred` (problem,) says so.
 
-    What data bound is how easy a problem is for the arms, so that is what is sampled: the easiness for an arm of the
-    mean ability `anchor` (without theta0). Were it theta0's alone, all problems and all arms would have to move
-    together to trade theta0 for the arms' misfits, and a sampler takes hundreds of steps for that.
+    What many trajectories bound is how easy a problem is for the arms, so that is what is then sampled: the easiness
+    for an arm of the mean ability `anchor` (without theta0). Were it theta0's alone, all problems and all arms would
+    have to move together to trade theta0 for the arms' misfits, and a sampler takes hundreds of steps for that.
     """
     typical = params["theta0"] + anchor
     location = jnp.where(centred, typical, 0.0)
@@ -150,6 +152,15 @@ def relative_ability(params: dict[str, Array], data: TaskData) -> Array:
     return surface.ability(params, jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)) - params["theta0"]
 
 
+def arms_are_known(data: TaskData, prior: Prior) -> bool:
+    """Whether the arms' own data tell their abilities nearly by themselves.
+
+    Then problems are anchored at the arms and the arms share the dense metric. With few trajectories an arm follows the
+    population, the Laplace approximation says little of it, and short warm-ups with such a metric were seen to stick.
+    """
+    return bool(centring(data, prior).mean() > KNOWN)
+
+
 def sample_misfit(params: dict[str, Array], data: TaskData, centred: np.ndarray) -> Array:
     """Draw every arm's misfit u_i, (arm,), partially centred (Papaspiliopoulos, Roberts & Skold 2007) by `centred`.
 
@@ -166,7 +177,9 @@ def task_model(data: TaskData, prior: Prior) -> None:
     """The model of one task: priors, surface, likelihood. The problems' lengths are summed out: see `lengths`."""
     params = sample_population(prior, data.budgets, data.chance)
     params["misfit"] = numpyro.deterministic("misfit", sample_misfit(params, data, centring(data, prior)))
-    anchor = jnp.mean(relative_ability(params, data) + params["misfit"])
+    anchor = jnp.zeros(())
+    if arms_are_known(data, prior):
+        anchor = jnp.mean(relative_ability(params, data) + params["misfit"])
     params["difficulty"] = numpyro.deterministic("difficulty", sample_difficulty(params, informative(data), anchor))
     each = problem_log_likelihood(params, data, length_grid(data.budgets), row_table(data))
     numpyro.factor("trajectories", jnp.sum(each))
