@@ -47,14 +47,18 @@ class BestOption:
 
     def onset(self, least: float) -> CensoredSummary:
         """The memory from which on every best option is at least `least`; outside the range it is censored."""
-        good = np.asarray(self.options)[self.best] >= least
+        good = self._at_least(least)
         return summarise_censored(self._start(good, self.memory), float(self.memory[0]), float(self.memory[-1]))
 
     def onset_size(self, least: float) -> CensoredSummary:
         """The effective size of the best configuration at that memory."""
-        good = np.asarray(self.options)[self.best] >= least
+        good = self._at_least(least)
         ends = float(np.nanmin(self.weight)), float(np.nanmax(self.weight))
         return summarise_censored(self._start(good, self.weight), *ends)
+
+    def _at_least(self, least: float) -> np.ndarray:
+        """(draw, memory): whether something fits and the best option is at least `least`."""
+        return (self.best >= 0) & (np.asarray(self.options)[self.best] >= least)
 
     @staticmethod
     def _start(good: np.ndarray, value: np.ndarray) -> np.ndarray:
