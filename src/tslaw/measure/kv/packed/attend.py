@@ -12,7 +12,8 @@ from tslaw.measure.kv.packed.layout import PageLayout
 from tslaw.measure.kv.packed.pieces import TILE, exact_places, exact_tile, packed_tile
 
 PROGRAMS = 1024
-"""About so many programs keep a large GPU busy: decoding splits long sequences until there are as many."""
+"""About so many programs keep a large GPU busy: sequences that decode are split until there are as many. Prefills have
+enough, and a sequence that decodes beside them waits for them anyway."""
 MOST_SPLITS = 16
 LOG2_E = 1.4426950408889634
 
@@ -29,7 +30,7 @@ def _folded(scores, values, most, total, found):
     return higher, total, found
 
 
-@triton.jit(do_not_specialize=["splits"])
+@triton.jit(do_not_specialize=["splits", "table_stride", "table_width"])
 def _attend(
     queries,
     keys,
@@ -69,7 +70,7 @@ def _attend(
     TOKENS: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
-    """Program (tile, KV head, split): a share of the tile's keys. WHOLE: there is one split, the output is written."""
+    """Program (tile, KV head, split): a share of the tile's keys. WHOLE: it is all of them, and the output is written."""
     tile, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     request, row, position = tl.load(tiles + tile * 5), tl.load(tiles + tile * 5 + 1), tl.load(tiles + tile * 5 + 2)
     count, start = tl.load(tiles + tile * 5 + 3), tl.load(tiles + tile * 5 + 4)
@@ -194,13 +195,13 @@ def attend(
     step. table : (sequences, columns) int32. tiles : see `Plan`, on the device. most_queries : of a tile.
     longest : tokens of the longest sequence. scale : of the products of queries and keys.
     """
-    sharing, dim = queries.shape[1] // layout.kv_heads, triton.next_power_of_2(layout.head_dim)
-    rows = max(triton.next_power_of_2(most_queries * sharing), 16)
+    sharing, dim = queries.shape[1] // layout.kv_heads, max(triton.next_power_of_2(layout.head_dim), 16)
+    decoding = most_queries == 1  # the kernel is compiled twice, not for every size of a tile
+    rows = max(triton.next_power_of_2(sharing * (1 if decoding else tile_queries(layout, queries.shape[1]))), 16)
     tokens = max(min(triton.next_power_of_2(layout.group), TILE), 16)
-    programs = len(tiles) * layout.kv_heads
-    splits = max(min(-(-PROGRAMS // programs), MOST_SPLITS, longest // (4 * tokens)), 1)
-    partial = sums = output
-    if splits > 1:
+    programs, splits, partial, sums = len(tiles) * layout.kv_heads, 1, output, output
+    if decoding:
+        splits = max(min(-(-PROGRAMS // programs), MOST_SPLITS, longest // (4 * tokens)), 1)
         partial = torch.empty(programs * splits * rows * dim, dtype=torch.float32, device=output.device)
         sums = torch.empty(programs * splits * rows * 2, dtype=torch.float32, device=output.device)
     _attend[len(tiles), layout.kv_heads, splits](
@@ -233,11 +234,11 @@ def attend(
         DIM=dim,
         ROWS=rows,
         TOKENS=tokens,
-        WHOLE=splits == 1,
+        WHOLE=not decoding,
         num_warps=8 if rows > 64 else 4,
         num_stages=2,
     )
-    if splits > 1:
+    if decoding:
         _merge[len(tiles), layout.kv_heads](
             partial,
             sums,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tslaw.errors import TslawError
-from tslaw.measure.kv.settings import BLOCK_SIZE, KVSettings
+from tslaw.measure.kv.settings import BLOCK_SIZE
 
 SCALE_BYTES = 2
 
@@ -75,8 +75,3 @@ class PageLayout:
 def block_size_of(group: int) -> int:
     """Tokens of a block of the engine, the unit in which it asks the pool: whole pages, no fewer tokens than usual."""
     return int(group * -(-BLOCK_SIZE // group))
-
-
-def is_packed(settings: KVSettings, platform: str) -> bool:
-    """Whether a policy's rounded values are stored in their bits on a platform (`cpu` or `cuda`)."""
-    return platform == "cuda" and settings.quantizer is not None and settings.evictor is None

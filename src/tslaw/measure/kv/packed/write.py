@@ -39,7 +39,7 @@ def _tile_of_group(
     return exact_tile(exact, ring, old, step, row + tokens - start, step_stride, new, SIDE, HEAD_DIM, DIM)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_stride", "table_width"])
 def _pack(
     keys,
     values,
@@ -121,7 +121,7 @@ def _pack(
     tl.atomic_add(changed, tl.sum(n_changed, axis=0).to(tl.int64))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_stride"])
 def _store(
     keys,
     values,
