@@ -56,9 +56,11 @@ class PackedSpec(FullAttentionSpec):
         return int(self.block_size // self.group)
 
     @property
-    def real_page_size_bytes(self) -> int:
-        """Of a block."""
+    def page_size_bytes(self) -> int:
+        """Of what vLLM calls a page, a block."""
         return self.pages_per_block * self.layout.page_bytes
+
+    real_page_size_bytes = unpadded_page_size_bytes = page_size_bytes
 
     @property
     def prefix_cacheable(self) -> bool:
