@@ -66,9 +66,7 @@ def compare(name: str, kind: str, device: str) -> dict[str, float]:
     return {"error": error, "bytes": bytes_apart, "changed": int(changed[1]), "apart": int(changed[0] - changed[1])}
 
 
-def advance(
-    doer: Any, layout: Any, cache: Any, table: Any, done: Any, counts: Any, step: Any, changed: Any
-) -> Any:
+def advance(doer: Any, layout: Any, cache: Any, table: Any, done: Any, counts: Any, step: Any, changed: Any) -> Any:
     """A step's output. done, counts : tokens of every sequence after the step, and in it."""
     import numpy as np
     import torch

@@ -13,13 +13,14 @@ TILE = 64
 def unpacked(packed, BITS: tl.constexpr):
     """(tokens, channels) codes, uint8, from (tokens, bytes): a byte's first channel is in its lowest bits."""
     if BITS == 8:
-        return packed
+        found = packed
     elif BITS == 4:
-        return tl.interleave(packed & 15, packed >> 4)
+        found = tl.interleave(packed & 15, packed >> 4)
     else:
         even = tl.interleave(packed & 3, (packed >> 4) & 3)
         odd = tl.interleave((packed >> 2) & 3, packed >> 6)
-        return tl.interleave(even, odd)
+        found = tl.interleave(even, odd)
+    return found
 
 
 @triton.jit

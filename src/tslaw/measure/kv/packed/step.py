@@ -42,7 +42,8 @@ def prepare(layout: PageLayout, lengths: Any, row_starts: Any, table: Any, heads
     """A step's plan, with its arrays sent to the device in one transfer; arguments as of `plan_of`."""
     plan = plan_of(layout, lengths, row_starts, tile_queries(layout, heads))
     most = int(plan.tiles[:, 3].max(initial=1))
-    return PackedStep(layout, table, *_sent(plan, torch.device(device)), most, plan.longest)
+    tiles, groups, stores = _sent(plan, torch.device(device))
+    return PackedStep(layout, table, tiles, groups, stores, most, plan.longest)
 
 
 def _sent(plan: Plan, device: Any) -> list[Any]:
@@ -69,7 +70,7 @@ def run(step: PackedStep, pages: Pages, queries: Any, keys: Any, values: Any, sc
 
 
 def warm_up(layout: PageLayout, heads: int, dtype: Any) -> None:
-    """Have Triton compile for a model's shapes, once in a process: a prefill that packs a group, and a decoding step."""
+    """Have Triton compile for a model's shapes, once in a process: a prefill that packs a group, a decoding step."""
     if (layout, heads, dtype) in _warm or not torch.cuda.is_available():
         return
     _warm.add((layout, heads, dtype))
