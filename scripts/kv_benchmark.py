@@ -7,8 +7,9 @@ decode, from the moment that each has said a token until the first has said all 
 its own. Prints a table and writes FOLDER/kv_benchmark.json and .csv.
 
 The default runs are made for 80 GB: there the full cache holds 32 sequences of 16384 tokens or 64 of 8192, and a
-sequence that keeps 2048 tokens takes an eighth, one in 4 bits 28 %. R-KV's default context is short, since its prefill is long (all keys
-are compared in pairs at every eviction) and its decoding does not depend on how much was evicted before.
+sequence that keeps 2048 tokens takes an eighth, one in 4 bits 28 %. R-KV's default context is short, since its prefill
+is long (all keys are compared in pairs at every eviction) and its decoding does not depend on how much was evicted
+before.
 """
 
 from __future__ import annotations

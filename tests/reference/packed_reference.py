@@ -33,8 +33,7 @@ def pack_side(layout: Any, pages: Any, base: int, side: int, exact: Any) -> int:
     codes = (codes << torch.arange(0, 8, layout.bits, device=codes.device)).sum(dim=-1).to(torch.uint8)
     first = base + side * codes.numel()
     pages.codes[first : first + codes.numel()] = codes.flatten()
-    first = base // 2 + codes.numel() + side * layout.head_dim
-    pages.scales[first : first + layout.head_dim] = scale.half()
+    scales_of(layout, pages, base)[:, side] = scale.half()
     return int(((whole * scale).to(exact.dtype) != exact).sum())
 
 
@@ -46,9 +45,14 @@ def unpacked(layout: Any, pages: Any, page: int, head: int) -> list[Any]:
         packed = pages.codes[base + side * n : base + (side + 1) * n].to(torch.int64).view(layout.group, -1, 1)
         shifts = torch.arange(0, 8, layout.bits, device=packed.device)
         codes = ((packed >> shifts) & (2**layout.bits - 1)).flatten(1) - 2 ** (layout.bits - 1)
-        first = base // 2 + n + side * layout.head_dim
-        found.append(codes * pages.scales[first : first + layout.head_dim].float())
+        found.append(codes * scales_of(layout, pages, base)[:, side].float())
     return found
+
+
+def scales_of(layout: Any, pages: Any, base: int) -> Any:
+    """(head_dim, 2) of one head of a page, of keys and of values."""
+    first = base // 2 + layout.group * layout.code_bytes
+    return pages.scales[first : first + 2 * layout.head_dim].view(-1, 2)
 
 
 def ring_place(layout: Any, table: Any, token: int, head: int) -> int:

@@ -96,10 +96,12 @@ def advance(doer: Any, layout: Any, cache: Any, table: Any, done: Any, counts: A
 
 def timed(bits: int, n: int, length: int) -> dict[str, float]:
     """Milliseconds that one layer in the shape of Qwen3-0.6B takes on a GPU: `decode` in a step of n sequences of
-    `length` tokens (and of that, `store`), `pack` of n groups, `prefill` of a sequence's last 8192 tokens at once."""
+    `length` tokens (and of that, `store` and, compiled in several ways, `attend`), `pack` of n groups, `prefill` of a
+    sequence's last 8192 tokens at once."""
     import numpy as np
     import torch
 
+    from tslaw.measure.kv.packed import attend as attention
     from tslaw.measure.kv.packed import write
     from tslaw.measure.kv.packed.layout import PageLayout
     from tslaw.measure.kv.packed.pages import Pages
@@ -128,6 +130,10 @@ def timed(bits: int, n: int, length: int) -> dict[str, float]:
     write.store(layout, pages, filling[2], filling[3], table, filling[0].stores)
     found["decode"] = milliseconds(lambda: run(decoding, pages, queries, keys, values, 0.09, output), 20)
     found["finite"] = float(output.isfinite().all())
+    given = (layout, pages, queries, keys, values, table, decoding.tiles, 1, decoding.longest, 0.09, output)
+    for shape in (attention.DECODING, (64, 4, 2), (64, 8, 2)):
+        name = "attend " + "-".join(str(x) for x in shape)
+        found[name] = milliseconds(lambda shape=shape: attention.attend(*given, attention.Shape(*shape)), 20)
     found["store"] = milliseconds(lambda: write.store(layout, pages, keys, values, table, decoding.stores), 20)
     packing = step_of([length] * n, [1] * n)
     changed = torch.zeros((), dtype=torch.int64, device="cuda")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -16,6 +16,17 @@ PROGRAMS = 1024
 enough, and a sequence that decodes beside them waits for them anyway."""
 MOST_SPLITS = 16
 LOG2_E = 1.4426950408889634
+
+
+class Shape(NamedTuple):
+    """How a kernel is compiled: most tokens of a tile of keys, warps of a program, tiles that are loaded ahead."""
+
+    tokens: int
+    warps: int
+    stages: int
+
+
+DECODING, PREFILLING = Shape(32, 4, 3), Shape(TILE, 8, 2)
 
 
 def tile_queries(layout: PageLayout, heads: int) -> int:
@@ -35,20 +46,22 @@ def attend(
     longest: int,
     scale: float,
     output: Any,
+    shape: Shape | None = None,
 ) -> None:
     """Write the step's outputs.
 
     pages : a `Pages`. queries and output (rows, heads, head_dim), keys and values (rows, kv_heads, head_dim) of the
     step. table : (sequences, columns) int32. tiles : see `Plan`, on the device. most_queries : of a tile.
-    longest : tokens of the longest sequence. scale : of the products of queries and keys.
+    longest : tokens of the longest sequence. scale : of the products of queries and keys. shape : None for the usual.
     """
     sharing, dim = queries.shape[1] // layout.kv_heads, max(triton.next_power_of_2(layout.head_dim), 16)
     decoding = most_queries == 1  # the kernel is compiled twice, not for every size of a tile
     rows = max(triton.next_power_of_2(sharing * (1 if decoding else tile_queries(layout, queries.shape[1]))), 16)
-    tokens = max(min(triton.next_power_of_2(layout.group), TILE), 16)
+    shape = shape or (DECODING if decoding else PREFILLING)
+    tokens = max(min(triton.next_power_of_2(layout.group), shape.tokens), 16)
     programs, splits, partial, sums = len(tiles) * layout.kv_heads, 1, output, output
     if decoding:
-        splits = max(min(-(-PROGRAMS // programs), MOST_SPLITS, longest // (4 * tokens)), 1)
+        splits = max(min(-(-PROGRAMS // programs), MOST_SPLITS, longest // (8 * tokens)), 1)
         partial = torch.empty(programs * splits * rows * dim, dtype=torch.float32, device=output.device)
         sums = torch.empty(programs * splits * rows * 2, dtype=torch.float32, device=output.device)
     attend_kernel[len(tiles), layout.kv_heads, splits](
@@ -82,8 +95,8 @@ def attend(
         ROWS=rows,
         TOKENS=tokens,
         WHOLE=not decoding,
-        num_warps=8 if rows > 64 else 4,
-        num_stages=2,
+        num_warps=shape.warps,
+        num_stages=shape.stages,
     )
     if decoding:
         merge_kernel[len(tiles), layout.kv_heads](

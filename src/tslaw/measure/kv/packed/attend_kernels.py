@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from tslaw.measure.kv.packed.pieces import exact_places, exact_tile, packed_tile
+from tslaw.measure.kv.packed.pieces import exact_places, exact_tile, packed_tile, page_scales
 
 
 @triton.jit
@@ -92,13 +92,14 @@ def attend_kernel(
         column = tl.minimum(EXACT_PAGES + number // per_group, table_width - 1)  # vLLM warms up with odd lengths
         base = (tl.load(table + column).to(tl.int64) * KV_HEADS + head) * HEAD_BYTES
         tokens = number % per_group * TOKENS + places
-        key = packed_tile(codes, scales, base, tokens, 0, BITS, GROUP, HEAD_DIM, DIM).to(query.dtype)
-        value = packed_tile(codes, scales, base, tokens, 1, BITS, GROUP, HEAD_DIM, DIM).to(query.dtype)
+        key_scale, value_scale = page_scales(scales, base, BITS, GROUP, HEAD_DIM, DIM)
+        key = packed_tile(codes, key_scale, base, tokens, 0, BITS, GROUP, HEAD_DIM, DIM).to(query.dtype)
+        value = packed_tile(codes, value_scale, base, tokens, 1, BITS, GROUP, HEAD_DIM, DIM).to(query.dtype)
         scores = tl.dot(query, tl.trans(key), input_precision="ieee") * factor
         if GROUP % TOKENS != 0:
             scores = tl.where((tokens < GROUP)[None, :], scores, float("-inf"))
         most, total, found = folded(scores, value, most, total, found)
-    for number in range(tl.maximum(begin, n_packed), end):
+    for number in tl.range(tl.maximum(begin, n_packed), end, num_stages=1):  # few: not worth the memory to look ahead
         tokens = first_exact + (number - n_packed) * TOKENS + places
         old, new = tokens < start, (tokens >= start) & (tokens < stop)
         slots = tokens % (RESIDUAL + GROUP)

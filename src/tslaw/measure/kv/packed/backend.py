@@ -105,7 +105,7 @@ class PackedAttentionBackend(FlashAttentionBackend):
         return PackedMetadataBuilder
 
     @staticmethod
-    def get_supported_kernel_block_sizes() -> list[Any]:
+    def get_supported_kernel_block_sizes(kv_cache_spec: Any = None) -> list[Any]:
         """A page: vLLM cuts its blocks into them."""
         return [settings_in_force().schedule.group]
 

@@ -15,7 +15,7 @@ class PageLayout:
     """The pages of one layer's cache, (pages, kv_heads, head_bytes) uint8.
 
     A packed page holds `group` tokens. Of each KV head: the codes of the keys (group, head_dim * bits / 8), those of
-    the values, then a float16 scale for every channel of the keys, and of the values. A code is an entry divided by
+    the values, then for every channel two float16 scales, of its keys and of its values. A code is an entry divided by
     its scale, plus 2^(bits-1); the first channel of a byte is in its lowest bits.
 
     An exact page holds `exact_per_page` tokens, of each KV head: key and value of one token, then of the next.

@@ -24,9 +24,21 @@ def unpacked(packed, BITS: tl.constexpr):
 
 
 @triton.jit
+def page_scales(scales, base, BITS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, DIM: tl.constexpr):
+    """(DIM,) float32 for the keys, and for the values, of a packed page.
+
+    scales : the cache as float16; base : the first byte of the page's KV head; DIM : HEAD_DIM and padding. Loaded at
+    once: of a narrower load Triton would not make one that runs ahead of the loop.
+    """
+    dims, sides = tl.arange(0, DIM)[:, None], tl.arange(0, 2)[None, :]
+    places = base // 2 + GROUP * (HEAD_DIM * BITS // 8) + dims * 2 + sides
+    return tl.split(tl.load(scales + places, mask=(dims < HEAD_DIM) & (sides < 2), other=0.0).to(tl.float32))
+
+
+@triton.jit
 def packed_tile(
     codes,
-    scales,
+    scale,
     base,
     tokens,
     SIDE: tl.constexpr,
@@ -37,17 +49,13 @@ def packed_tile(
 ):
     """(tokens, DIM) float32: the keys (SIDE 0) or values (1) of some tokens of a packed page.
 
-    codes, scales : the cache as bytes and as float16; base : the first byte of the page's KV head.
-    tokens : places in the group; those from GROUP on are padding. DIM : HEAD_DIM and padding.
+    codes : the cache as bytes; scale : see `page_scales`; tokens : places in the group, padding from GROUP on.
     """
     CODE_BYTES: tl.constexpr = HEAD_DIM * BITS // 8
     columns = tl.arange(0, DIM * BITS // 8)
-    dims = tl.arange(0, DIM)
     places = base + SIDE * GROUP * CODE_BYTES + tokens[:, None] * CODE_BYTES + columns[None, :]
     mask = (tokens < GROUP)[:, None] & (columns < CODE_BYTES)[None, :]
     found = unpacked(tl.load(codes + places, mask=mask, other=0), BITS).to(tl.float32) - (1 << (BITS - 1))
-    scale_places = base // 2 + GROUP * CODE_BYTES + SIDE * HEAD_DIM + dims
-    scale = tl.load(scales + scale_places, mask=dims < HEAD_DIM, other=0.0).to(tl.float32)
     return found * scale[None, :]  # exact: 8 bits times 11
 
 

@@ -66,7 +66,8 @@ def run(step: PackedStep, pages: Pages, queries: Any, keys: Any, values: Any, sc
         pack(layout, pages, keys, values, table, step.groups, EFFECTS.changed_on(queries.device))
     sizes = (step.most_queries, step.longest)
     attend(layout, pages, queries, keys, values, table, step.tiles, *sizes, scale, output)
-    store(layout, pages, keys, values, table, step.stores)
+    if len(step.stores):  # with no exact window, a step may end without an exact token
+        store(layout, pages, keys, values, table, step.stores)
 
 
 def warm_up(layout: PageLayout, heads: int, dtype: Any) -> None:

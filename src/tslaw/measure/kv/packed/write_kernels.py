@@ -93,7 +93,7 @@ def pack_kernel(
             most = tl.maximum(most, tl.max(tl.abs(x.to(tl.float32)), axis=0))
         scale = tl.div_rn(most, tl.full([DIM], TOP, tl.float32)).to(tl.float16).to(tl.float32)
         scale = tl.maximum(scale, 1.0 / 16777216)
-        scale_places = base // 2 + GROUP * CODE_BYTES + SIDE * HEAD_DIM + dims
+        scale_places = base // 2 + GROUP * CODE_BYTES + 2 * dims + SIDE
         tl.store(scales + scale_places, scale.to(tl.float16), mask=dims < HEAD_DIM)
         for done in range(0, GROUP, TOKENS):
             tokens = first + done + places
