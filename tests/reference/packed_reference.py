@@ -81,14 +81,14 @@ def attend(
     values: Any,
     table: Any,
     tiles: Any,
-    most_queries: int,
+    single: bool,
     longest: int,
     scale: float,
     output: Any,
 ) -> None:
     sharing = queries.shape[1] // layout.kv_heads
     for request, row, position, count, start in tiles.tolist():
-        assert count <= most_queries
+        assert (count == 1) == single
         assert position + count <= longest
         groups = max((position - layout.residual) // layout.group, 0)
         for head in range(layout.kv_heads):

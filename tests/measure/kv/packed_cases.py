@@ -84,13 +84,17 @@ def advance(doer: Any, layout: Any, cache: Any, table: Any, done: Any, counts: A
     queries, keys, values = step
     pages = Pages.of(cache, queries.dtype)
     plan = plan_of(layout, done, np.cumsum([0, *counts]), tile_queries(layout, queries.shape[1]))
-    tiles, groups, stores = (torch.from_numpy(x).to(cache.device) for x in (plan.tiles, plan.groups, plan.stores))
+    arrays = (plan.singles, plan.tiles, plan.groups, plan.stores)
+    singles, tiles, groups, stores = (torch.from_numpy(x).to(cache.device) for x in arrays)
     output = torch.zeros(queries.shape, dtype=queries.dtype, device=cache.device)
     if len(groups):
         doer.pack(layout, pages, keys, values, table, groups, changed)
-    most, scale = int(plan.tiles[:, 3].max()), layout.head_dim**-0.5
-    doer.attend(layout, pages, queries, keys, values, table, tiles, most, plan.longest, scale, output)
-    doer.store(layout, pages, keys, values, table, stores)
+    for some, single in ((singles, True), (tiles, False)):
+        if len(some):
+            sizes = (single, plan.longest, layout.head_dim**-0.5)
+            doer.attend(layout, pages, queries, keys, values, table, some, *sizes, output)
+    if len(stores):
+        doer.store(layout, pages, keys, values, table, stores)
     return output
 
 
@@ -130,7 +134,7 @@ def timed(bits: int, n: int, length: int) -> dict[str, float]:
     write.store(layout, pages, filling[2], filling[3], table, filling[0].stores)
     found["decode"] = milliseconds(lambda: run(decoding, pages, queries, keys, values, 0.09, output), 20)
     found["finite"] = float(output.isfinite().all())
-    given = (layout, pages, queries, keys, values, table, decoding.tiles, 1, decoding.longest, 0.09, output)
+    given = (layout, pages, queries, keys, values, table, decoding.singles, True, decoding.longest, 0.09, output)
     for shape in (attention.DECODING, (64, 4, 2), (64, 8, 2)):
         name = "attend " + "-".join(str(x) for x in shape)
         found[name] = milliseconds(lambda shape=shape: attention.attend(*given, attention.Shape(*shape)), 20)

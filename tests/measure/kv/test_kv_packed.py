@@ -60,9 +60,11 @@ def test_a_plan_packs_at_the_schedules_events_and_lets_each_query_see_them(resid
         counts = [int(r.integers(0, 2)) if r.random() < 0.6 else int(r.integers(1, 150)) for _ in range(3)]
         stops, starts = [d + c for d, c in zip(done, counts, strict=True)], np.cumsum([0, *counts])
         plan = plan_of(layout, stops, starts, 20)
-        queries = [(request, position + i, row + i) for request, row, position, n, _ in plan.tiles for i in range(n)]
+        tiles = [*plan.singles, *plan.tiles]
+        assert all((tile[3] == 1) == (place < len(plan.singles)) for place, tile in enumerate(tiles))
+        queries = [(request, position + i, row + i) for request, row, position, n, _ in tiles for i in range(n)]
         assert sorted(queries) == [(s, t, starts[s] + t - done[s]) for s in range(3) for t in range(done[s], stops[s])]
-        for request, _, position, n, start in plan.tiles:
+        for request, _, position, n, start in tiles:
             assert start == done[request]
             assert packed_groups(layout, position) == packed_groups(layout, position + n - 1)
         for request, row, number, start in plan.groups:

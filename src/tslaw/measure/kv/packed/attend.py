@@ -13,7 +13,7 @@ from tslaw.measure.kv.packed.pieces import TILE
 
 PROGRAMS = 1024
 """About so many programs keep a large GPU busy: sequences that decode are split until there are as many. Prefills have
-enough, and a sequence that decodes beside them waits for them anyway."""
+enough."""
 MOST_SPLITS = 16
 LOG2_E = 1.4426950408889634
 
@@ -42,25 +42,25 @@ def attend(
     values: Any,
     table: Any,
     tiles: Any,
-    most_queries: int,
+    single: bool,
     longest: int,
     scale: float,
     output: Any,
     shape: Shape | None = None,
 ) -> None:
-    """Write the step's outputs.
+    """Write the outputs of some tiles of a step.
 
     pages : a `Pages`. queries and output (rows, heads, head_dim), keys and values (rows, kv_heads, head_dim) of the
-    step. table : (sequences, columns) int32. tiles : see `Plan`, on the device. most_queries : of a tile.
-    longest : tokens of the longest sequence. scale : of the products of queries and keys. shape : None for the usual.
+    step. table : (sequences, columns) int32. tiles : see `Plan`, on the device. single : whether they are its
+    `singles`. longest : tokens of the longest sequence. scale : of the products of queries and keys. shape : None for
+    the usual.
     """
     sharing, dim = queries.shape[1] // layout.kv_heads, max(triton.next_power_of_2(layout.head_dim), 16)
-    decoding = most_queries == 1  # the kernel is compiled twice, not for every size of a tile
-    rows = max(triton.next_power_of_2(sharing * (1 if decoding else tile_queries(layout, queries.shape[1]))), 16)
-    shape = shape or (DECODING if decoding else PREFILLING)
+    rows = max(triton.next_power_of_2(sharing * (1 if single else tile_queries(layout, queries.shape[1]))), 16)
+    shape = shape or (DECODING if single else PREFILLING)
     tokens = max(min(triton.next_power_of_2(layout.group), shape.tokens), 16)
     programs, splits, partial, sums = len(tiles) * layout.kv_heads, 1, output, output
-    if decoding:
+    if single:
         splits = max(min(-(-PROGRAMS // programs), MOST_SPLITS, longest // (8 * tokens)), 1)
         partial = torch.empty(programs * splits * rows * dim, dtype=torch.float32, device=output.device)
         sums = torch.empty(programs * splits * rows * 2, dtype=torch.float32, device=output.device)
@@ -94,11 +94,11 @@ def attend(
         DIM=dim,
         ROWS=rows,
         TOKENS=tokens,
-        WHOLE=not decoding,
+        WHOLE=not single,
         num_warps=shape.warps,
         num_stages=shape.stages,
     )
-    if decoding:
+    if single:
         merge_kernel[len(tiles), layout.kv_heads](
             partial,
             sums,

@@ -24,11 +24,13 @@ class Plan:
 
     tiles : some consecutive queries of a sequence to which the same pages are packed: its place in the batch, the row
         and the position of the first query, how many there are, and the sequence's tokens before the step.
+    singles : the tiles of one query, as in decoding; `tiles` has the others.
     groups : groups to pack: `row` is that of token `start`, `number` counts a sequence's groups.
     stores : tokens that are exact after the step.
     longest : tokens of the longest sequence.
     """
 
+    singles: Any
     tiles: Any
     groups: Any
     stores: Any
@@ -49,8 +51,11 @@ def plan_of(layout: PageLayout, lengths: Any, row_starts: Any, tile_queries: int
     (requests,) = np.nonzero(starts < stops)  # vLLM pads batches with sequences without queries
     rows, starts, stops = rows[requests], starts[requests], stops[requests]
     some = (requests, rows, starts, stops)
+    tiles = _tiles(layout, *some, tile_queries)
+    single = tiles[:, TILE_COLUMNS.index("count")] == 1
     return Plan(
-        tiles=_tiles(layout, *some, tile_queries),
+        singles=tiles[single],
+        tiles=tiles[~single],
         groups=_groups(layout, *some),
         stores=_stores(layout, *some),
         longest=int(stops.max(initial=0)),

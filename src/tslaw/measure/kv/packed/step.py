@@ -31,23 +31,22 @@ class PackedStep:
 
     layout: PageLayout
     table: Any
+    singles: Any
     tiles: Any
     groups: Any
     stores: Any
-    most_queries: int
     longest: int
 
 
 def prepare(layout: PageLayout, lengths: Any, row_starts: Any, table: Any, heads: int, device: Any) -> PackedStep:
     """A step's plan, with its arrays sent to the device in one transfer; arguments as of `plan_of`."""
     plan = plan_of(layout, lengths, row_starts, tile_queries(layout, heads))
-    most = int(plan.tiles[:, 3].max(initial=1))
-    tiles, groups, stores = _sent(plan, torch.device(device))
-    return PackedStep(layout, table, tiles, groups, stores, most, plan.longest)
+    singles, tiles, groups, stores = _sent(plan, torch.device(device))
+    return PackedStep(layout, table, singles, tiles, groups, stores, plan.longest)
 
 
 def _sent(plan: Plan, device: Any) -> list[Any]:
-    arrays = (plan.tiles, plan.groups, plan.stores)
+    arrays = (plan.singles, plan.tiles, plan.groups, plan.stores)
     padded = [np.pad(x.ravel(), (0, -x.size % ALIGNED)) for x in arrays]
     parts = send(torch.from_numpy(np.concatenate(padded)), device).split([len(x) for x in padded])
     return [part[: x.size].view(x.shape) for part, x in zip(parts, arrays, strict=True)]
@@ -59,13 +58,12 @@ def run(step: PackedStep, pages: Pages, queries: Any, keys: Any, values: Any, sc
     queries and output : (rows, heads, head_dim). keys and values : (rows, kv_heads, head_dim), not in the cache yet.
     """
     layout, table = step.layout, step.table
-    if not len(step.tiles):
-        return
     if len(step.groups):
         EFFECTS.roundings += 2 * len(step.groups)
         pack(layout, pages, keys, values, table, step.groups, EFFECTS.changed_on(queries.device))
-    sizes = (step.most_queries, step.longest)
-    attend(layout, pages, queries, keys, values, table, step.tiles, *sizes, scale, output)
+    for tiles, single in ((step.singles, True), (step.tiles, False)):
+        if len(tiles):
+            attend(layout, pages, queries, keys, values, table, tiles, single, step.longest, scale, output)
     if len(step.stores):  # with no exact window, a step may end without an exact token
         store(layout, pages, keys, values, table, step.stores)
 
