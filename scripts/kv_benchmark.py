@@ -201,7 +201,7 @@ def packed_bytes(settings: Any, longest: int, sequences: int, shape: dict[str, i
     heads, dim, quantizer = shape["num_key_value_heads"], shape["head_dim"], settings.quantizer
     layout = PageLayout(quantizer.bits, quantizer.group, quantizer.residual, heads, dim, 2)
     pages = block_size_of(layout.group) // layout.group
-    blocks = sequences * (-(-layout.pages(longest) // pages) + 1) + 2
+    blocks = sequences * (-(-layout.pages(longest) // pages) + 3)
     return int(shape["num_hidden_layers"] * blocks * pages * layout.page_bytes)
 
 
