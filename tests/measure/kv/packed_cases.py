@@ -135,7 +135,7 @@ def timed(bits: int, n: int, length: int) -> dict[str, float]:
     found["decode"] = milliseconds(lambda: run(decoding, pages, queries, keys, values, 0.09, output), 20)
     found["finite"] = float(output.isfinite().all())
     given = (layout, pages, queries, keys, values, table, decoding.singles, True, decoding.longest, 0.09, output)
-    for shape in (attention.DECODING, (64, 4, 2), (64, 8, 2)):
+    for shape in (attention.DECODING, (32, 4, 3), (64, 8, 2)):
         name = "attend " + "-".join(str(x) for x in shape)
         found[name] = milliseconds(lambda shape=shape: attention.attend(*given, attention.Shape(*shape)), 20)
     found["store"] = milliseconds(lambda: write.store(layout, pages, keys, values, table, decoding.stores), 20)
