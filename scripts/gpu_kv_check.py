@@ -5,7 +5,9 @@ tslaw and no network: the models are those that ship. Every stage is a process o
 that measure no time run side by side. Prints a line PASS or FAIL for every check, writes all that was seen to
 FOLDER/kv_check.json, and exits 1 if a check failed.
 
-Stages: `layer` one real layer fed random tensors, against the slow reference, for every policy and way to page;
+Stages: `packed` (with CUDA) the Triton kernels of quantized caches by themselves, compared with plain torch and timed:
+a minute, no engine, and the first to run; `layer` one real layer fed random tensors, against the slow reference, for
+every policy and way to page;
 `own` and `full` vLLM's own attention and the full cache through this backend, compared; one for each policy: against a
 plain model whose attention is the slow reference, what compression did, and a prefix computed again against the same
 one decoded; `memory:POLICY` sequences that fit; `speed:MODEL` tokens a second; `graphs` (only if asked for) the same
@@ -43,14 +45,16 @@ POLICIES: dict[str, dict[str, Any]] = {
     "quantized:2": ROUND,
     "rkv:32+quantized:4": {**EVICT, **ROUND},
 }
-MEMORY_POLICIES = ("full", "streaming:128", "rkv:128", "random:128", "rkv:128+quantized:4")
+MEMORY_POLICIES = ("full", "streaming:128", "rkv:128", "random:128", "quantized:4", "rkv:128+quantized:4")
 SPEED_POLICIES = ("own", "full", "streaming:128", "random:128", "rkv:128")
 SPEED_MODELS = ("ladder-0.4M", "ladder-15M")
 LAYER_BOUNDS = {"float16": (0.005, 0.02), "bfloat16": (0.02, 0.05)}
 """Error of an output (they are of order 1) that rounding to the type explains, and the most that is accepted."""
 DECODED, REPLAYED_FROM = 90, 70
 MODEL_LEN = 512
-LIMITS = {"speed": 240, "graphs": 240}
+PACKED_SIZES = ((8, 32, 16384), (4, 32, 16384), (2, 32, 16384), (4, 64, 16384))
+"""Bits, sequences and tokens of the decoding steps that the stage `packed` times, in the shape of Qwen3-0.6B."""
+LIMITS = {"packed": 150, "speed": 240, "graphs": 240}
 LIMIT = 180  # seconds of any other stage
 
 
@@ -76,17 +80,34 @@ def main() -> None:
 def stages(options: argparse.Namespace) -> list[str]:
     """Names in the order in which they start; `graphs` only by name."""
     names = ["layer", "own", "full", *POLICIES, *(f"memory:{p}" for p in MEMORY_POLICIES)]
+    if on_cuda():
+        names.insert(0, "packed")
     names += [f"speed:{model}" for model in SPEED_MODELS]
     if options.only is not None:
         names = [n for n in [*names, "graphs"] if n.startswith(tuple(options.only))]
     return [n for n in names if not n.startswith(tuple(options.skip))]
 
 
+def on_cuda() -> bool:
+    from tslaw.errors import TslawError
+    from tslaw.measure.engine import platform_kind
+
+    try:
+        return platform_kind() == "cuda"
+    except TslawError:  # the stages will say that there is no engine
+        return False
+
+
 def run_all(options: argparse.Namespace) -> int:
     """Every stage, then the checks; 0 if all passed."""
     names = stages(options)
-    alone = [n for n in names if n.split(":")[0] in LIMITS]
     found: dict[str, Any] = {}
+    if "packed" in names:
+        found["packed"] = in_own_process("packed", options)
+        for check, passed, what in packed_checks(found["packed"]):
+            print(f"  {'PASS' if passed else 'FAIL'}  {check}  {what}", flush=True)
+        names.remove("packed")
+    alone = [n for n in names if n.split(":")[0] in LIMITS]
     with ThreadPoolExecutor(options.side_by_side) as pool:
         together = [n for n in names if n not in alone]
         for name, result in zip(together, pool.map(lambda n: in_own_process(n, options), together), strict=True):
@@ -124,7 +145,9 @@ def run_stage(stage: str, options: argparse.Namespace) -> dict[str, Any]:
 
     prepare_environment()
     kind, _, name = stage.partition(":")
-    if stage == "layer":
+    if stage == "packed":
+        seen = packed_kernels()
+    elif stage == "layer":
         seen = layer_by_layer()
     elif kind == "memory":
         seen = memory(name)
@@ -137,17 +160,32 @@ def run_stage(stage: str, options: argparse.Namespace) -> dict[str, Any]:
     return {**seen, "device": device_name(), "engine": engine_package()}
 
 
+def packed_kernels() -> dict[str, Any]:
+    """The kernels of a packed cache: steps compared with plain torch, and the time of a layer's part of large steps."""
+    import packed_cases
+
+    cases = [(name, "bfloat16") for name in packed_cases.ON_A_GPU] + [("wide heads", "float16")]
+    compared = {f"{name}, {kind}": caught(partial(packed_cases.compare, name, kind, "cuda")) for name, kind in cases}
+    timed = {
+        f"{bits} bits, {n} x {length}": caught(partial(packed_cases.timed, bits, n, length))
+        for bits, n, length in PACKED_SIZES
+    }
+    return {"compared": compared, "timed": timed}
+
+
 def layer_by_layer() -> dict[str, Any]:
-    """See `session.against_reference`: one engine, every policy put into its backend."""
+    """See `session.against_reference`: one engine, every policy put into its backend; not those that have their own."""
     import session
 
     from tslaw.measure.engine import platform_kind
+    from tslaw.measure.kv.settings import KVSettings
 
     dtype = "float16" if platform_kind() == "cuda" else DTYPE
     with session.engine("full", {}, dtype=dtype, gpu_memory_utilization=0.05) as llm:
         found = {
             name: caught(partial(session.against_reference, llm, policy, options))
             for name, (policy, options) in session.POLICIES.items()
+            if not KVSettings.read(policy, options).packed(platform_kind())
         }
     return {"dtype": dtype, "policies": found}
 
@@ -293,6 +331,8 @@ def all_checks(found: dict[str, Any]) -> list[Check]:
         kind = stage.split(":")[0]
         if "error" in seen:
             made = [(f"{stage}: ran", False, seen["error"])]
+        elif stage == "packed":
+            made = packed_checks(seen)
         elif stage == "layer":
             made = layer_checks(seen)
         elif stage == "full":
@@ -310,6 +350,21 @@ def all_checks(found: dict[str, Any]) -> list[Check]:
         for check, passed, what in made:
             print(f"{'PASS' if passed else 'FAIL'}  {check}  {str(what)[-1500:] if not passed else what}", flush=True)
         checks += made
+    return checks
+
+
+def packed_checks(seen: dict[str, Any]) -> list[Check]:
+    """Bytes are the same to the last; outputs, of order 1, are as far apart as sums in another order are."""
+    if "error" in seen:
+        return [("packed: ran", False, seen["error"])]
+    checks: list[Check] = []
+    for name, one in seen["compared"].items():
+        bound = 0.04 if "bfloat16" in name else 0.006
+        good = not isinstance(one["error"], str)
+        good = good and one["error"] < bound and one["bytes"] == one["apart"] == 0 < one["changed"]
+        checks.append((f"packed {name}: as plain torch, error below {bound}, the same bytes", good, one))
+    for name, one in seen["timed"].items():
+        checks.append((f"packed {name}: timed, milliseconds of one layer", "error" not in one, one))
     return checks
 
 
@@ -398,7 +453,8 @@ def agreement(some: Any, others: Any) -> float:
 
 def memory_checks(stage: str, seen: dict[str, Any], full: dict[str, Any] | None) -> list[Check]:
     policy, shown = stage.partition(":")[2], {k: seen[k] for k in ("observed_bytes", "formula_bytes", "fits")}
-    if policy == "full" or full is None or "error" in full:
+    only_simulated = seen["simulated"] and policy.startswith("quantized")
+    if policy == "full" or only_simulated or full is None or "error" in full:
         return [(f"{stage}: sequences fit", seen["fits"] > 0, shown)]
     return [
         (f"{stage}: more sequences fit than with the full cache ({full['fits']})", seen["fits"] > full["fits"], shown)

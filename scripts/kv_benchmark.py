@@ -7,8 +7,9 @@ decode, from the moment that each has said a token until the first has said all 
 its own. Prints a table and writes FOLDER/kv_benchmark.json and .csv.
 
 The default runs are made for 80 GB: there the full cache holds 32 sequences of 16384 tokens or 64 of 8192, and a
-sequence that keeps 2048 tokens takes an eighth. R-KV's default context is short, since its prefill is long (all keys
-are compared in pairs at every eviction) and its decoding does not depend on how much was evicted before.
+sequence that keeps 2048 tokens takes an eighth, one in 4 bits 28 %. R-KV's default context is short, since its prefill
+is long (all keys are compared in pairs at every eviction) and its decoding does not depend on how much was evicted
+before.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ RUNS = (
     "streaming:2048@16384x64",
     "random:2048@16384x64",
     "rkv:2048@4096x64",
-    "quantized:8@8192x32",
+    "quantized:8@16384x32",
+    "quantized:4@16384x64",
+    "quantized:2@16384x64",
 )
 TINY_RUNS = ("own@160x3", "full@160x3", "streaming:64@160x3", "rkv:64@160x3", "quantized:8@160x3")
 STEP_TOKENS = 8192  # tokens a step: what vLLM computes at once while it prefills
@@ -125,6 +128,7 @@ def timed(run: str, options: argparse.Namespace) -> dict[str, Any]:
         "cache_gib": round(cache_bytes / 2**30, 2),
         "graphs": options.graphs,
         "evictions": EFFECTS.as_dict()["evictions"],
+        "roundings": EFFECTS.as_dict()["roundings"],
         "lost_queries": EFFECTS.as_dict()["lost_queries"],
         "device": device_name(),
         "engine": " ".join(engine_package()),
@@ -153,6 +157,7 @@ def open_llm(
     """The engine, the tokens that early sequences may say while others are prefilled, and the cache's bytes."""
     from vllm import LLM
 
+    from tslaw.measure.engine import platform_kind
     from tslaw.measure.kv import KVSettings, compress
     from tslaw.measure.kv.settings import BLOCK_SIZE, read_each
 
@@ -167,6 +172,8 @@ def open_llm(
         held = min(longest, (settings.schedule.retain or 0) + settings.schedule.buffer + 2 * chunk)
     token_bytes = 2 * 2 * shape["num_hidden_layers"] * shape["num_key_value_heads"] * shape["head_dim"]
     cache_bytes = sequences * (-(-held // BLOCK_SIZE) + 3) * BLOCK_SIZE * token_bytes
+    if isinstance(settings, KVSettings) and settings.packed(platform_kind()):
+        cache_bytes = packed_bytes(settings, longest, sequences, shape)
     arguments: dict[str, Any] = {"block_size": BLOCK_SIZE, "enable_prefix_caching": False}
     if settings is not None:
         arguments = compress(policy, **{k: v for k, v in settings.options.items() if k in ("buffer",)})
@@ -187,12 +194,25 @@ def open_llm(
     return llm, extra, cache_bytes
 
 
+def packed_bytes(settings: Any, longest: int, sequences: int, shape: dict[str, int]) -> int:
+    """Of a cache that is stored in its bits: whole blocks for each sequence, and a few more."""
+    from tslaw.measure.kv.packed.layout import PageLayout, block_size_of
+
+    heads, dim, quantizer = shape["num_key_value_heads"], shape["head_dim"], settings.quantizer
+    layout = PageLayout(quantizer.bits, quantizer.group, quantizer.residual, heads, dim, 2)
+    pages = block_size_of(layout.group) // layout.group
+    blocks = sequences * (-(-layout.pages(longest) // pages) + 3)
+    return int(shape["num_hidden_layers"] * blocks * pages * layout.page_bytes)
+
+
 def chunk_of(settings: Any, sequences: int) -> int:
     """Tokens of one sequence in a step of prefill; 0 for as many as there is room for.
 
     Where a prefill is cut at events anyway, it goes faster through many sequences side by side.
     """
-    if settings is None or settings.schedule.bites_at is None:
+    from tslaw.measure.engine import platform_kind
+
+    if settings is None or settings.schedule.bites_at is None or settings.packed(platform_kind()):
         return 0
     each = settings.schedule.buffer if settings.evictor else settings.schedule.group
     return int(each * max(STEP_TOKENS // sequences // each, 1))

@@ -88,7 +88,14 @@ def die_with_parent() -> None:
 
 def run(job: Job) -> None:
     """Measure every missing batch of the job."""
-    from tslaw.measure.engine import EngineSettings, device_name, engine_package, open_engine, prepare_environment
+    from tslaw.measure.engine import (
+        EngineSettings,
+        device_name,
+        engine_package,
+        open_engine,
+        platform_kind,
+        prepare_environment,
+    )
 
     todo = [(unit, batch) for unit in job.units for batch in UnitStore(Path(unit.folder)).missing(len(unit.batches))]
     if not todo:
@@ -119,7 +126,7 @@ def run(job: Job) -> None:
             "weight_bytes": _number(engine.weight_bytes()),
             "kv_bytes_per_token": _number(engine.kv_bytes_per_token()),
             "quantization": quantized,
-            "kv_simulated": kv.simulated,
+            "kv_simulated": kv.simulated(platform_kind()),
         }
         report("open")
         for unit, batch in todo:

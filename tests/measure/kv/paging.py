@@ -79,14 +79,21 @@ class Pager:
     def poison(self, blocks: list[int]) -> None:
         self.cache[blocks] = 1e4
 
+    def n_blocks(self, tokens: int) -> int:
+        """Entries in the block table of a sequence."""
+        return -(-tokens // self.size)
+
+    def slot(self, sequence: Sequence, token: int) -> int:
+        """Where vLLM would put a token."""
+        return sequence.blocks[token // self.size] * self.size + token % self.size
+
     def step(self, batch: list[tuple[Sequence, int]]) -> None:
         """Compute the next tokens of some sequences: pairs (sequence, how many)."""
         for sequence, n in batch:
-            while len(sequence.blocks) * self.size < sequence.done + n:
+            while len(sequence.blocks) < self.n_blocks(sequence.done + n):
                 sequence.blocks.append(self.free.pop())
         rows = [range(s.done, s.done + n) for s, n in batch]
-        places = [(s.blocks[t // self.size], t % self.size) for (s, _), r in zip(batch, rows, strict=True) for t in r]
-        slots = [block * self.size + place for block, place in places]
+        slots = [self.slot(s, t) for (s, _), r in zip(batch, rows, strict=True) for t in r]
         device = self.cache.device
         queries, keys, values = (
             torch.cat([getattr(s, name)[r.start : r.stop] for (s, _), r in zip(batch, rows, strict=True)]).to(device)

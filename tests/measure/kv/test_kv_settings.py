@@ -21,7 +21,7 @@ def test_full_is_no_policy_at_all():
     settings = KVSettings.read("full")
     assert (settings.policy, settings.evictor, settings.quantizer) == (FULL, None, None)
     assert settings.schedule.bites_at is None
-    assert not settings.simulated
+    assert not settings.simulated("cpu")
 
 
 def test_defaults_are_those_of_the_sources():
@@ -33,9 +33,9 @@ def test_defaults_are_those_of_the_sources():
 
 
 def test_rounding_is_simulated_and_eviction_is_not():
-    assert KVSettings.read("quantized:2").simulated
-    assert KVSettings.read("rkv:64+quantized:4").simulated
-    assert not KVSettings.read("rkv:64").simulated
+    for policy, simulated_on in (("quantized:2", ["cpu"]), ("rkv:64+quantized:4", ["cpu", "cuda"]), ("rkv:64", [])):
+        settings = KVSettings.read(policy)
+        assert [platform for platform in ("cpu", "cuda") if settings.simulated(platform)] == simulated_on
 
 
 @pytest.mark.parametrize("name", EVICTORS)

@@ -13,9 +13,12 @@ tokens that follow go where vLLM puts them. So what is visible is always the fir
 the last event: a paged sequence again, only shorter, on which vLLM's own kernel runs with an edited block table. The
 scheduler's side knows the same schedule and gives the blocks in between back to the pool.
 
+With CUDA a cache that is rounded but not evicted from has a backend of its own, which stores it in its bits: `packed`.
+
 Invariants
 1. What a token sees depends on the tokens before it only, not on how they were chunked, batched, or decoded: chunks are
-   cut at events. A sequence that is preempted, or prefilled again from its tokens, comes to the same state.
+   cut at events (in packed caches, each query reads the state of its own turn). A sequence that is preempted, or
+   prefilled again from its tokens, comes to the same state.
 2. The worker and the scheduler never talk: both derive everything from the number of tokens.
 3. No state is kept by request: the only state outside the cache is the last queries before an event, under the
    sequence's first block, written anew by whoever owns that block.

@@ -32,6 +32,14 @@ class Effects:
         for field in fields(self):
             setattr(self, field.name, 0)
 
+    def changed_on(self, device: Any) -> Any:
+        """`changed` as a number on a device (a tensor of one int64) that kernels may add to."""
+        import torch
+
+        if not isinstance(self.changed, torch.Tensor):
+            self.changed = torch.full((), self.changed, dtype=torch.int64, device=device)
+        return self.changed
+
     def as_dict(self) -> dict[str, int]:
         """The counts by name."""
         return {field.name: int(getattr(self, field.name)) for field in fields(self)}

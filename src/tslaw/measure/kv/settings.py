@@ -36,10 +36,13 @@ class KVSettings:
     schedule: Schedule
     options: dict[str, Any]
 
-    @property
-    def simulated(self) -> bool:
-        """Whether memory is credited that is not saved: rounded values are stored as wide as exact ones."""
-        return self.quantizer is not None
+    def packed(self, platform: str) -> bool:
+        """Whether rounded values are stored in their bits on a platform, `cpu` or `cuda`."""
+        return platform == "cuda" and self.quantizer is not None and self.evictor is None
+
+    def simulated(self, platform: str) -> bool:
+        """Whether memory is credited that is not saved there: rounded values are stored as wide as exact ones."""
+        return self.quantizer is not None and not self.packed(platform)
 
     @staticmethod
     def read(text: str, options: Mapping[str, Any] | None = None) -> KVSettings:

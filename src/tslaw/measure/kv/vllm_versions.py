@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 
@@ -44,3 +46,25 @@ def let_backends_customize_specs() -> None:
 
     get_kv_cache_spec.asks_the_backend = True  # type: ignore[attr-defined]
     Attention.get_kv_cache_spec = get_kv_cache_spec
+
+
+def let_block_tables_be_longer(more_blocks: Callable[[], int]) -> None:
+    """Have the worker's block tables hold `more_blocks` more than the longest sequence's tokens fill.
+
+    vLLM has its specs say how long a row is (`max_num_blocks_per_req`), but the newer one of its two workers does not
+    ask them. Asked for whenever an engine makes its tables.
+    """
+    from vllm.v1.worker.gpu.block_table import BlockTables
+
+    plain = BlockTables.__init__
+    if hasattr(plain, "asks_for_more"):
+        return
+
+    def __init__(self: Any, *arguments: Any, **keywords: Any) -> None:
+        bound = inspect.signature(plain).bind(self, *arguments, **keywords)
+        more, known = more_blocks(), bound.arguments
+        known["max_num_blocks_per_group"] = [n + more for n in known["max_num_blocks_per_group"]]
+        plain(*bound.args, **bound.kwargs)
+
+    __init__.asks_for_more = True  # type: ignore[attr-defined]
+    BlockTables.__init__ = __init__

@@ -1,0 +1,122 @@
+"""Attention over a packed cache: tiles of queries, each over its sequence's packed pages and its exact tokens."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+
+from tslaw.measure.kv.packed.attend_kernels import attend_kernel, merge_kernel
+from tslaw.measure.kv.packed.layout import PageLayout
+from tslaw.measure.kv.packed.pieces import TILE
+
+PROGRAMS = 1024
+"""About so many programs keep a large GPU busy: sequences that decode are split until there are as many. Prefills have
+enough."""
+MOST_SPLITS = 16
+LOG2_E = 1.4426950408889634
+
+
+class Shape(NamedTuple):
+    """How a kernel is compiled: most tokens of a tile of keys, warps of a program, tiles that are loaded ahead."""
+
+    tokens: int
+    warps: int
+    stages: int
+
+
+DECODING, PREFILLING = Shape(64, 4, 2), Shape(TILE, 8, 2)
+
+
+def fitted(shape: Shape, tokens: int, code_bytes: int) -> Shape:
+    """The shape for tiles of `tokens` tokens of `code_bytes` bytes: where a thread would load less than 4 bytes, fewer
+    warps, and nothing ahead. On an H100, Triton 3.6 was seen to give wrong sums there."""
+    threads = max(tokens * code_bytes // 4, 32)
+    return shape if threads >= 32 * shape.warps else Shape(shape.tokens, 1 << (threads // 32).bit_length() - 1, 1)
+
+
+def tile_queries(layout: PageLayout, heads: int) -> int:
+    """Most queries of a tile of a prefill."""
+    return max(1, min(128 // (heads // layout.kv_heads), TILE))
+
+
+def attend(
+    layout: PageLayout,
+    pages: Any,
+    queries: Any,
+    keys: Any,
+    values: Any,
+    table: Any,
+    tiles: Any,
+    single: bool,
+    longest: int,
+    scale: float,
+    output: Any,
+    shape: Shape | None = None,
+) -> None:
+    """Write the outputs of some tiles of a step.
+
+    pages : a `Pages`. queries and output (rows, heads, head_dim), keys and values (rows, kv_heads, head_dim) of the
+    step. table : (sequences, columns) int32. tiles : see `Plan`, on the device. single : whether they are its
+    `singles`. longest : tokens of the longest sequence. scale : of the products of queries and keys. shape : None for
+    the usual.
+    """
+    sharing, dim = queries.shape[1] // layout.kv_heads, max(triton.next_power_of_2(layout.head_dim), 16)
+    rows = max(triton.next_power_of_2(sharing * (1 if single else tile_queries(layout, queries.shape[1]))), 16)
+    shape = shape or (DECODING if single else PREFILLING)
+    tokens = max(min(triton.next_power_of_2(layout.group), shape.tokens), 16)
+    shape = fitted(shape, tokens, dim * layout.bits // 8)
+    programs, splits, partial, sums = len(tiles) * layout.kv_heads, 1, output, output
+    if single:
+        splits = max(min(-(-PROGRAMS // programs), MOST_SPLITS, longest // (8 * tokens)), 1)
+        partial = torch.empty(programs * splits * rows * dim, dtype=torch.float32, device=output.device)
+        sums = torch.empty(programs * splits * rows * 2, dtype=torch.float32, device=output.device)
+    attend_kernel[len(tiles), layout.kv_heads, splits](
+        queries,
+        keys,
+        values,
+        pages.codes,
+        pages.scales,
+        pages.exact,
+        table,
+        tiles,
+        output,
+        partial,
+        sums,
+        scale * LOG2_E,
+        splits,
+        *(stride for x in (queries, keys, values, output) for stride in x.stride()[:2]),
+        table.stride(0),
+        table.shape[1],
+        BITS=layout.bits,
+        GROUP=layout.group,
+        RESIDUAL=layout.residual,
+        KV_HEADS=layout.kv_heads,
+        HEAD_DIM=layout.head_dim,
+        HEAD_BYTES=layout.head_bytes,
+        HEAD_ITEMS=layout.head_bytes // layout.itemsize,
+        EXACT_PER_PAGE=layout.exact_per_page,
+        EXACT_PAGES=layout.exact_pages,
+        SHARING=sharing,
+        DIM=dim,
+        ROWS=rows,
+        TOKENS=tokens,
+        WHOLE=not single,
+        num_warps=shape.warps,
+        num_stages=shape.stages,
+    )
+    if single:
+        merge_kernel[len(tiles), layout.kv_heads](
+            partial,
+            sums,
+            tiles,
+            output,
+            splits,
+            *output.stride()[:2],
+            KV_HEADS=layout.kv_heads,
+            HEAD_DIM=layout.head_dim,
+            SHARING=sharing,
+            DIM=dim,
+            ROWS=rows,
+        )
