@@ -59,6 +59,15 @@ class TaskData:
         shift = np.log(self.reference_size) - np.log(reference_size)
         return replace(self, reference_size=reference_size, log_size=self.log_size + shift)
 
+    def model_index(self) -> np.ndarray:
+        """Which of the models, in the order in which they first appear, each arm is: (arm,)."""
+        names = list(dict.fromkeys(self.models))
+        return np.array([names.index(model) for model in self.models])
+
+    def model_log_size(self) -> np.ndarray:
+        """x of every model, in the same order: (model,)."""
+        return self.log_size[np.unique(self.model_index(), return_index=True)[1]]
+
     def accuracy(self) -> tuple[np.ndarray, np.ndarray]:
         """Measured accuracy and number of measured probes, each (arm, budget); accuracy is NaN where nothing
         was measured."""

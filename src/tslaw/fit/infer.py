@@ -17,18 +17,29 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import potential_energy, unconstrain_fn
 
+from tslaw.fit import surface
 from tslaw.fit.data import TaskData
 from tslaw.fit.lengths import draw_lengths
-from tslaw.fit.model import POPULATION, Prior, arms_are_known, informative, task_model
+from tslaw.fit.model import POPULATION, Prior, arms_are_known, groups, informative, task_model
 
-MAP_SCALES = {"sd_difficulty": 3.0, "sd_misfit": 0.1}
+MAP_SCALES = {"sd_difficulty": 3.0, "sd_misfit": 0.3, "sd_misfit_w": 0.3, "sd_effect": 2.0, "sd_effect_w": 1.0}
 """The joint mode of a hierarchical model is degenerate (all scales zero), so the MAP start is taken at these scales."""
 
+
+HESSIAN_STEP = 1e-3
 
 DENSE = tuple(sorted(set(POPULATION) - {"sigma_len"} | {"sigma_len_excess"}))
 """Sites with a dense metric: few and strongly correlated. The problems' effects are many and hardly so."""
 
-AUXILIARY = ("arm_ability", "sigma_len_excess", "easiness", "trajectories")
+AUXILIARY = (
+    "model_ability",
+    "quantized_ability",
+    "logit",
+    "quantized_logit",
+    "sigma_len_excess",
+    "easiness",
+    "trajectories",
+)
 """Sampled sites that the derived ones say again in the surface's own terms; they are not kept."""
 
 
@@ -60,11 +71,13 @@ def use_cpu_chains(chains: int) -> None:
     numpyro.enable_x64()
 
 
-def rough_start(data: TaskData) -> dict[str, Array]:
+def rough_start(data: TaskData, prior: Prior) -> dict[str, Array]:
     """Where Adam begins: every sampled site, problems as easy as their accuracy over all arms at the largest
     budgets says."""
     share = np.clip(data.solved_share(), 0.02, 0.98)
     middle = float(np.log(data.budgets).mean())
+    n_models = len(set(data.models))
+    native, low = groups(data, prior)
     scalars = {
         "theta0": 0.0,
         "alpha": 1.0,
@@ -77,17 +90,30 @@ def rough_start(data: TaskData) -> dict[str, Array]:
     }
     scalars |= {
         "sigma_len_excess": 0.3,
-        "late_share": 0.1,
+        "late0": -2.0,
+        "late1": 0.0,
+        "late2": 0.0,
+        "late3": 0.0,
         "late_delay": 1.0,
         "rho": 0.0,
         "sd_length": 0.5,
+        "own_length_share": 0.1,
+        "own_length_spread": 0.5,
         "guess": data.chance + 0.01,
         "slip0": -3.0,
         "slip1": 0.0,
+        "relapse0": -3.0,
+        "relapse1": 0.0,
+        "relapse2": 0.0,
+        "relapse_power": 0.7,
+        "kept": 0.2,
     } | MAP_SCALES
     effects = {
         "easiness": np.log(share / (1.0 - share)) / np.where(informative(data), 1.0, MAP_SCALES["sd_difficulty"]),
-        "arm_ability": np.zeros(len(data.arms)),
+        "model_ability": np.zeros(n_models),
+        "quantized_ability": np.zeros(n_models),
+        "logit": np.where(native.known, native.logit, 0.0),
+        "quantized_logit": np.where(low.known, low.logit, 0.0),
     }
     return {k: jnp.asarray(v, float) for k, v in (scalars | effects).items()}
 
@@ -123,14 +149,13 @@ def map_start(start: dict[str, Array], gradient: Callable[[Array], Array], steps
 def laplace_covariance(start: dict[str, Array], gradient: Callable[[Array], Array]) -> np.ndarray:
     """Covariance of the Laplace approximation at `start`, (parameter, parameter), in the order of `ravel_pytree`.
 
-    The Hessian is taken by central differences. The start is a mode only at fixed scales, so curvatures below 1 (or
+    The Hessian is taken by differences, over a step far above the single precision of the likelihood. The start is a mode only at fixed scales, so curvatures below 1 (or
     negative) are taken to be 1.
     """
     flat = np.asarray(ravel_pytree(start)[0])
-    width = float(np.cbrt(np.finfo(flat.dtype).eps))
-    steps = width * np.eye(len(flat), dtype=flat.dtype)
-    slopes = [np.asarray(gradient(flat + h)) - np.asarray(gradient(flat - h)) for h in steps]
-    hessian = np.stack(slopes) / (2.0 * width)
+    here = np.asarray(gradient(flat))
+    slopes = [np.asarray(gradient(flat + h)) - here for h in HESSIAN_STEP * np.eye(len(flat), dtype=flat.dtype)]
+    hessian = np.stack(slopes) / HESSIAN_STEP
     curvature, axes = np.linalg.eigh(0.5 * (hessian + hessian.T))
     return (axes / np.maximum(curvature, 1.0)) @ axes.T
 
@@ -160,18 +185,25 @@ def chain_starts(start: dict[str, Array], covariance: np.ndarray, chains: int, s
     return jax.vmap(unravel)(flat + jnp.asarray(normal @ np.linalg.cholesky(covariance).T, flat.dtype))
 
 
+def effects_of_arms(posterior: dict[str, np.ndarray], data: TaskData) -> np.ndarray:
+    """c of every arm: (chain, draw, arm, problem)."""
+    quantized = surface.weight_bit_shape(data.weight_bits, posterior["kappa_w"][..., None])
+    effects = (posterior[name] for name in ("model_effect", "quantization_effect"))
+    return np.asarray(surface.own_effect(*effects, quantized, data.model_index()))
+
+
 def run_nuts(data: TaskData, prior: Prior, sampling: Sampling) -> Draws:
     """Fit one task.
 
     `data.log_size` and the rest are closed over as constants, so a fresh MCMC is built for every call.
     """
     started = time.perf_counter()
-    rough = unconstrain_fn(task_model, (data, prior), {}, rough_start(data))
+    rough = unconstrain_fn(task_model, (data, prior), {}, rough_start(data, prior))
     gradient = flat_gradient(data, prior, rough)
     start = map_start(rough, gradient, sampling.map_steps)
     covariance = laplace_covariance(start, gradient)
     starts = chain_starts(start, covariance, sampling.chains, sampling.seed)
-    together = tuple(sorted({*DENSE, "arm_ability"})) if arms_are_known(data, prior) else DENSE
+    together = tuple(sorted({*DENSE, "model_ability", "quantized_ability"})) if arms_are_known(data, prior) else DENSE
     parallel = jax.local_device_count() >= sampling.chains > 1
     mcmc = MCMC(
         NUTS(
@@ -197,7 +229,8 @@ def run_nuts(data: TaskData, prior: Prior, sampling: Sampling) -> Draws:
     )
     samples = mcmc.get_samples(group_by_chain=True)
     posterior = {k: np.asarray(v) for k, v in samples.items() if k not in AUXILIARY}
-    posterior["length"] = draw_lengths(posterior, data, sampling.seed + 3)
+    effect = effects_of_arms(posterior, data)
+    posterior |= draw_lengths({**posterior, "effect": effect}, data, sampling.seed + 3)._asdict()
     extra = {k: np.asarray(v) for k, v in mcmc.get_extra_fields(group_by_chain=True).items()}
     names = {"num_steps": "n_steps", "accept_prob": "acceptance_rate", "potential_energy": "lp"}
     stats = {names.get(k, k): (-v if k == "potential_energy" else v) for k, v in extra.items()}

@@ -5,16 +5,19 @@ tokens every time, the likelihood of a problem's length is a staircase with one 
 step, a wall at its ends, and a problem no arm solves may be too long or too hard. A Hamiltonian sampler gets stuck on
 such stairs (its chains end in different modes), so it never sees them: the lengths are summed out,
 
-    P(data_j | rest) = sum_g w_jg prod_rows P(pattern | arm, d_j, length g)^times
+    P(data_j | rest) = sum_g w_jg prod_i sum_h K_gh L_ij(h)
+    L_ij(h) = prod_patterns P(pattern | arm i, q_ij, length h)^times
     w_jg proportional to the density of Normal(mu0 + rho d_j, sd_length) at length g and to the width g stands for
+    K_gh the chance that an arm takes length h for a problem of length g: `own_length_kernel`
 
-and drawn afterwards from their exact distribution given everything else. Given length g an arm's chance of a pattern
-is affine in the chance q of solving, q a_gp + (1 - q) b_p, and a and b do not depend on the problem: that makes the
+and drawn afterwards from their exact distribution given everything else. Given length h an arm's chance of a pattern
+is affine in the chance q of solving, q a_hp + (1 - q) b_p, and a and b do not depend on the problem: that makes the
 sum cheap.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -26,8 +29,10 @@ from tslaw.fit import likelihood as lik
 from tslaw.fit import surface
 from tslaw.fit.data import TaskData
 
-MARGIN, TAIL, TAIL_STEP = 1.0, 3.0, 0.3
-"""Log tokens by which the fine grid reaches beyond the budgets, by which the coarse one does, and its step."""
+NODES_BETWEEN = 4
+MARGIN, TAIL, TAIL_STEP = 0.5, 3.0, 0.3
+"""Nodes a step between budgets; log tokens by which the fine grid reaches beyond the budgets, by which the coarse one
+does, and its step."""
 
 
 class LengthGrid(NamedTuple):
@@ -38,7 +43,7 @@ class LengthGrid(NamedTuple):
 
 
 class RowTable(NamedTuple):
-    """The distinct rows of the data, ordered by problem.
+    """The distinct rows of the data, ordered by problem, then arm: `cell` (row,) is problem * arms + arm.
 
     `pattern` (arm, slot) says which patterns each arm showed (short lists are filled up by repetition), `slot` (row,)
     where in its arm's list a row's pattern stands.
@@ -49,19 +54,28 @@ class RowTable(NamedTuple):
     arm: np.ndarray
     problem: np.ndarray
     times: np.ndarray
+    cell: np.ndarray
 
 
 def length_resolution(budgets: np.ndarray) -> float:
     """The smallest sigma_len the budgets (budget,) can resolve, in log tokens."""
-    return 0.25 * float(np.diff(np.log(budgets)).min()) if len(budgets) > 1 else 0.1
+    return 1.0 / NODES_BETWEEN * float(np.diff(np.log(budgets)).min()) if len(budgets) > 1 else 0.1
 
 
 def length_grid(budgets: np.ndarray) -> LengthGrid:
-    """Fine steps as far as the budgets (budget,) reach and a margin beyond, coarse ones where none tells them apart."""
-    low, high = float(np.log(budgets[0])) - MARGIN, float(np.log(budgets[-1])) + MARGIN
-    fine = np.linspace(low, high, int(np.ceil((high - low) / length_resolution(budgets))) + 1)
-    coarse = np.arange(TAIL_STEP, TAIL - MARGIN + TAIL_STEP, TAIL_STEP)
-    nodes = np.concatenate([low - coarse[::-1], fine, high + coarse])
+    """Fine steps as far as the budgets (budget,) reach and a margin beyond, coarse ones where none tells them apart.
+
+    Between two budgets there are at least 4 steps, none longer than twice the length resolution.
+    """
+    log_budgets = np.log(budgets)
+    step = length_resolution(budgets)
+    counts = np.maximum(NODES_BETWEEN, np.ceil(np.diff(log_budgets) / (2.0 * step))).astype(int)
+    gaps = zip(itertools.pairwise(log_budgets), counts, strict=True)
+    pieces = [np.linspace(a, b, n, endpoint=False) for (a, b), n in gaps]
+    beyond = np.arange(step, MARGIN, step)
+    coarse = np.arange(MARGIN, TAIL, TAIL_STEP)
+    outside = np.concatenate([beyond, coarse])
+    nodes = np.concatenate([log_budgets[0] - outside[::-1], *pieces, log_budgets[-1] + np.concatenate([[0.0], outside])])
     return LengthGrid(nodes, np.log(np.gradient(nodes)))
 
 
@@ -71,9 +85,10 @@ def row_table(data: TaskData) -> RowTable:
     longest = max(len(found) for found in lists)
     pattern = np.stack([np.resize(found, longest) for found in lists])
     slot = np.array([np.searchsorted(lists[a], p) for a, p in zip(data.row_arm, data.row_pattern, strict=True)])
-    order = np.argsort(data.row_problem, kind="stable")
+    cell = data.row_problem * len(data.arms) + data.row_arm
+    order = np.argsort(cell, kind="stable")
     times = data.row_count[order].astype(np.float32)
-    return RowTable(pattern, slot[order], data.row_arm[order], data.row_problem[order], times)
+    return RowTable(pattern, slot[order], data.row_arm[order], data.row_problem[order], times, cell[order])
 
 
 def log_prior_length(params: dict[str, Array], grid: LengthGrid) -> Array:
@@ -83,20 +98,39 @@ def log_prior_length(params: dict[str, Array], grid: LengthGrid) -> Array:
     return jax.nn.log_softmax(grid.log_width - 0.5 * z * z, axis=1)
 
 
-def _row_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable) -> Array:
-    """Log-likelihood of each row's trajectories, were its problem's length the grid's: (row, node).
+def own_length_kernel(params: dict[str, Array], grid: LengthGrid) -> Array:
+    """K: the chance of an arm's length, for every length of the problem; (node, node), rows sum to 1."""
+    z = (grid.log_length[:, None] - grid.log_length[None, :]) / params["own_length_spread"]
+    own = jax.nn.softmax(grid.log_width - 0.5 * z * z, axis=1)
+    share = params["own_length_share"]
+    return (1.0 - share) * jnp.eye(len(grid.log_length)) + share * own
 
-    `params` holds the population's parameters, `difficulty` (problem,) and `misfit` (arm,).
+
+def relapse_chain(params: dict[str, Array], data: TaskData) -> lik.Relapse:
+    """Every arm's chain from budget to budget; what came before the first budget took as long as the step after it."""
+    x, bits = jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)
+    log_budgets = np.log(data.budgets)
+    step = log_budgets[1] - log_budgets[0] if len(log_budgets) > 1 else np.log(2.0)
+    slack = np.concatenate([[log_budgets[0] - step], log_budgets]) - surface.log_length(params, x, bits)[:, None]
+    advance = jnp.diff(surface.clock(params, slack), axis=1)
+    return lik.Relapse(jnp.exp(-surface.relapse_rate(params, x, bits)[:, None] * advance), params["kept"])
+
+
+def _row_log_likelihood(
+    params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable, q: Array
+) -> Array:
+    """Log-likelihood of each row's trajectories, were its arm's length for its problem the grid's: (row, node).
+
+    `q` (arm, problem) are the chances of solving; `params` holds the population's parameters.
     """
     x, bits = jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)
     shift = surface.log_length(params, x, bits) - params["mu0"]
     mean_log_length = jnp.asarray(grid.log_length) + shift[:, None]
-    finished = surface.finished_by(params, jnp.log(data.budgets), mean_log_length[..., None])
+    late = surface.late_share(params, jnp.asarray(grid.log_length) - params["mu0"], x[:, None], bits[:, None])
+    finished = surface.finished_by(params, jnp.log(data.budgets), mean_log_length[..., None], late[..., None])
     if_solvable = lik.state_probabilities(jnp.ones(finished.shape[:-1]), finished)
-    slip = surface.slip_rate(params, x)[:, None]
-    probes = lik.probe_probabilities(lik.pattern_table(data.patterns[rows.pattern]), params["guess"], slip)
-    theta = surface.ability(params, x, bits) + params["misfit"]
-    q = surface.solve_probability(theta, params["difficulty"])
+    slip = surface.slip_rate(params, x)
+    probes = lik.probe_probabilities(data.patterns[rows.pattern], params["guess"], slip, relapse_chain(params, data))
     # Nearly all the time goes into these rows x nodes, and single precision is enough for them.
     if_solvable, probes = if_solvable.astype(jnp.float32), probes.astype(jnp.float32)
     solvable = jnp.einsum("igm,ism->isg", if_solvable, probes)
@@ -106,50 +140,71 @@ def _row_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGr
     return jnp.asarray(rows.times)[:, None] * jnp.log(likelihood + jnp.finfo(jnp.float32).tiny)
 
 
-def log_likelihood_by_length(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable) -> Array:
-    """Log-likelihood of all trajectories of a problem, were its length the grid's: (problem, node)."""
-    each = _row_log_likelihood(params, data, grid, rows)
-    joined = jax.ops.segment_sum(each, rows.problem, len(data.problems), indices_are_sorted=True)
-    return joined.astype(params["mu0"].dtype)
+def solve_chances(params: dict[str, Array], data: TaskData, own: Array | float) -> Array:
+    """q (arm, problem); `own` are the arms' own effects c, which broadcast to that shape."""
+    theta = surface.ability(params, jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)) + params["misfit"]
+    return surface.solve_probability(theta, params["difficulty"], own)
 
 
-def cell_given_the_others(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable) -> Array:
-    """Log-likelihood of every cell's trajectories given the same problem's in all other arms: (arm, problem).
-
-    The problem's length is summed out of both. This is what leave-one-out importance weights need when lengths are not
-    sampled (integrated importance sampling, Vehtari et al. 2016); given a drawn length instead, the weights of a cell
-    that decided it would be too uneven to use. Cells without data give 0.
-    """
-    # Summed in double precision: weights that are equal by rounding alone have no tail to smooth.
-    each = _row_log_likelihood(params, data, grid, rows).astype(params["mu0"].dtype)
+def cells_by_own_length(
+    params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable, own: Array | float
+) -> Array:
+    """Log-likelihood of every cell's trajectories, were the arm's length for the problem the grid's:
+    (problem, arm, node)."""
+    each = _row_log_likelihood(params, data, grid, rows, solve_chances(params, data, own))
     n_arms, n_problems = len(data.arms), len(data.problems)
-    cell = rows.problem * n_arms + rows.arm
-    own = jax.ops.segment_sum(each, cell, n_problems * n_arms).reshape(n_problems, n_arms, -1)
-    joint = log_prior_length(params, grid) + own.sum(axis=1)
-    without = jax.nn.logsumexp(joint[:, None] - own, axis=-1)
-    return (jax.nn.logsumexp(joint, axis=-1)[:, None] - without).T
+    cells = jax.ops.segment_sum(each, rows.cell, n_problems * n_arms, indices_are_sorted=True)
+    return cells.reshape(n_problems, n_arms, -1)
+
+
+def cells_by_length(
+    params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable, own: Array | float
+) -> Array:
+    """The same, were the *problem's* length the grid's: the arm's own is summed out. Cells without data give 0."""
+    cells = cells_by_own_length(params, data, grid, rows, own)
+    kernel = own_length_kernel(params, grid).astype(jnp.float32)
+    most = jax.lax.stop_gradient(cells.max(axis=-1, keepdims=True))
+    averaged = jnp.einsum("pah,gh->pag", jnp.exp(cells - most), kernel)
+    return (jnp.log(averaged + jnp.finfo(jnp.float32).tiny) + most).astype(params["mu0"].dtype)
 
 
 def problem_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable) -> Array:
-    """Log-likelihood of all trajectories of every problem, its length summed out: (problem,)."""
-    joint = log_prior_length(params, grid) + log_likelihood_by_length(params, data, grid, rows)
-    return jax.nn.logsumexp(joint, axis=1)
+    """Log-likelihood of all trajectories of every problem, its length and the arms' own summed out: (problem,).
+
+    `params` holds the population's parameters, `difficulty` (problem,), `misfit` (arm,) and `effect` (arm, problem).
+    """
+    cells = cells_by_length(params, data, grid, rows, params["effect"])
+    return jax.nn.logsumexp(log_prior_length(params, grid) + cells.sum(axis=1), axis=1)
 
 
-def draw_lengths(posterior: dict[str, np.ndarray], data: TaskData, seed: int) -> np.ndarray:
-    """Draws of ell_j given everything else, one for every posterior draw: (chain, draw, problem).
+class DrawnLengths(NamedTuple):
+    """Lengths drawn given everything else, in log tokens: ell (chain, draw, problem) and o (chain, draw, arm,
+    problem)."""
 
-    `posterior` maps names to (chain, draw, ...) arrays and holds what `log_likelihood_by_length` asks for.
+    length: np.ndarray
+    own_length: np.ndarray
+
+
+def draw_lengths(posterior: dict[str, np.ndarray], data: TaskData, seed: int) -> DrawnLengths:
+    """Draws of ell_j and o_ij given everything else, one for every posterior draw.
+
+    `posterior` maps names to (chain, draw, ...) arrays and holds what `problem_log_likelihood` asks for.
     """
     grid, rows = length_grid(data.budgets), row_table(data)
     chains, draws = posterior["mu0"].shape
     flat = {k: jnp.asarray(v.reshape(chains * draws, *v.shape[2:])) for k, v in posterior.items()}
+    nodes = jnp.asarray(grid.log_length)
 
-    def one(params: dict[str, Array], key: Array) -> Array:
-        joint = log_prior_length(params, grid) + log_likelihood_by_length(params, data, grid, rows)
-        node = jax.random.categorical(key, joint, axis=1)
-        return jnp.asarray(grid.log_length)[node] - params["mu0"] - params["rho"] * params["difficulty"]
+    def one(params: dict[str, Array], key: Array) -> tuple[Array, Array]:
+        first, second = jax.random.split(key)
+        cells = cells_by_own_length(params, data, grid, rows, params["effect"])
+        log_kernel = jnp.log(own_length_kernel(params, grid))
+        joint = cells_by_length(params, data, grid, rows, params["effect"]).sum(axis=1)
+        node = jax.random.categorical(first, log_prior_length(params, grid) + joint, axis=1)
+        own = jax.random.categorical(second, cells + log_kernel[node][:, None], axis=2)
+        ell = nodes[node] - params["mu0"] - params["rho"] * params["difficulty"]
+        return ell, (nodes[own] - nodes[node][:, None]).T
 
     keys = jax.random.split(jax.random.PRNGKey(seed), chains * draws)
     found = jax.jit(lambda p, k: jax.lax.map(lambda pair: one(*pair), (p, k)))(flat, keys)
-    return np.asarray(found).reshape(chains, draws, -1)
+    return DrawnLengths(*(np.asarray(f).reshape(chains, draws, *f.shape[1:]) for f in found))

@@ -1,8 +1,9 @@
 """Priors, and the NumPyro model that ties them to the surface and the likelihood.
 
-Difficulties are centred on the population (`easiness` = theta0 - d_j) where the data bound them on both sides, and not
-centred where every arm solves a problem, or none: there the prior decides, and its scale with it. The arms' misfits are
-centred as far as the arms' own data speak. Lengths are summed out.
+Effects are centred (sampled as what the data see) where the data bound them on both sides, and not centred (sampled in
+units of their spread) where the prior decides, and its scale with it: difficulties as `easiness` = theta0 - d_j, a
+model's effect on a problem as the logit of solving it at native precision, quantization's as the logit at 4 bits. The
+models' misfits are centred as far as their own data speak. Lengths are summed out.
 
 Thinking lengths are resolved only as finely as the budgets are spaced. A task whose lengths are nearly deterministic
 would drive sigma_len to zero and the likelihood to a staircase; sigma_len is therefore bounded below by a quarter of
@@ -12,6 +13,7 @@ the smallest step between log budgets.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,22 +36,39 @@ POPULATION = (
     "mu1",
     "mu2",
     "sigma_len",
-    "late_share",
+    "late0",
+    "late1",
+    "late2",
+    "late3",
     "late_delay",
     "rho",
     "sd_difficulty",
     "sd_length",
     "sd_misfit",
+    "sd_misfit_w",
+    "sd_effect",
+    "sd_effect_w",
+    "own_length_share",
+    "own_length_spread",
     "guess",
     "slip0",
     "slip1",
+    "relapse0",
+    "relapse1",
+    "relapse2",
+    "relapse_power",
+    "kept",
 )
 """The parameters that are not tied to one problem or one arm."""
 
 
 HALF_NORMAL_QUARTILE = 0.3186
 KNOWN = 0.75
-"""How far centred arms are, on average, where their data tell their abilities: see `arms_are_known`."""
+"""How far centred models are, on average, where their data tell their abilities: see `arms_are_known`."""
+TELLING = 1.0
+"""Information (per logit squared) from which on a model's own data tell how easy a problem is for it."""
+WELL_ABOVE, LOW_BITS = 8.0, 5.0
+"""Bits a weight that say what a model does at native precision, and below which they say what quantization costs."""
 FEW = 0.03
 """A problem solved less often than this, or missed less often, tells on one side only how difficult it is."""
 
@@ -73,14 +92,27 @@ class Prior:
     mu1: float = 0.5
     mu2: float = 0.3
     sigma_len: tuple[float, float] = (0.5, 0.6)
-    late_share: tuple[float, float] = (1.0, 9.0)
+    late0: tuple[float, float] = (-2.2, 1.0)
+    late1: float = 0.5
+    late2: float = 0.5
+    late3: float = 0.5
     late_delay: tuple[float, float] = (1.0, 0.3)
     rho: float = 0.3
     sd_difficulty: float = 5.0
     sd_length: float = 1.0
     sd_misfit: float = 0.5
+    sd_misfit_w: float = 0.5
+    sd_effect: float = 2.5
+    sd_effect_w: float = 2.5
+    own_length_share: tuple[float, float] = (1.0, 4.0)
+    own_length_spread: tuple[float, float] = (0.5, 0.5)
     slip0: tuple[float, float] = (-3.0, 1.0)
     slip1: float = 0.5
+    relapse0: tuple[float, float] = (-3.0, 1.5)
+    relapse1: float = 0.5
+    relapse2: float = 0.5
+    relapse_power: tuple[float, float] = (0.7, 0.5)
+    kept: tuple[float, float] = (1.0, 3.0)
     guess_weight: float = 200.0
 
 
@@ -97,16 +129,29 @@ def sample_population(prior: Prior, budgets: np.ndarray, chance: float) -> dict[
         "mu1": dist.Normal(0.0, prior.mu1),
         "mu2": dist.Normal(0.0, prior.mu2),
         "sigma_len_excess": dist.LogNormal(np.log(prior.sigma_len[0]), prior.sigma_len[1]),
-        "late_share": dist.Beta(*prior.late_share),
+        "late0": dist.Normal(*prior.late0),
+        "late1": dist.Normal(0.0, prior.late1),
+        "late2": dist.Normal(0.0, prior.late2),
+        "late3": dist.Normal(0.0, prior.late3),
         "late_delay": dist.LogNormal(np.log(prior.late_delay[0]), prior.late_delay[1]),
         "rho": dist.Normal(0.0, prior.rho),
         "sd_difficulty": dist.HalfNormal(prior.sd_difficulty),
         "sd_length": dist.HalfNormal(prior.sd_length),
         "sd_misfit": dist.HalfNormal(prior.sd_misfit),
+        "sd_misfit_w": dist.HalfNormal(prior.sd_misfit_w),
+        "sd_effect": dist.HalfNormal(prior.sd_effect),
+        "sd_effect_w": dist.HalfNormal(prior.sd_effect_w),
+        "own_length_share": dist.Beta(*prior.own_length_share),
+        "own_length_spread": dist.LogNormal(np.log(prior.own_length_spread[0]), prior.own_length_spread[1]),
         # Centred on the task's chance rate but free to find guessing that is better or worse than uniform.
         "guess": dist.Beta(1.0 + prior.guess_weight * chance, 9.0 + prior.guess_weight * (1.0 - chance)),
         "slip0": dist.Normal(*prior.slip0),
         "slip1": dist.Normal(0.0, prior.slip1),
+        "relapse0": dist.Normal(*prior.relapse0),
+        "relapse1": dist.Normal(0.0, prior.relapse1),
+        "relapse2": dist.Normal(0.0, prior.relapse2),
+        "relapse_power": dist.LogNormal(np.log(prior.relapse_power[0]), prior.relapse_power[1]),
+        "kept": dist.Beta(*prior.kept),
     }
     params = {name: numpyro.sample(name, distribution) for name, distribution in draw.items()}
     excess = params.pop("sigma_len_excess")
@@ -134,17 +179,36 @@ def sample_difficulty(params: dict[str, Array], centred: np.ndarray, anchor: Arr
     return jnp.where(centred, typical - easiness, -params["sd_difficulty"] * easiness)
 
 
-def centring(data: TaskData, prior: Prior) -> np.ndarray:
-    """How far each arm's ability is to be centred on the population's: 0 where only the prior speaks, 1 where only the
-    data do, (arm,).
+class Group(NamedTuple):
+    """The arms of every model that tell of one of its effects: `member` (arm,) which take part, `model` (arm,) whose
+    they are, `centred` (model,) how far the model's misfit is centred, `known` (model, problem) which effects are, `logit`
+    (model, problem) what was seen at the largest budgets."""
 
-    The share of the arm's information about its misfit that comes from its own trajectories, each problem's at its
-    largest budget, when misfits spread as the prior's lower quartile says: too much centring costs divergences.
-    """
+    member: np.ndarray
+    model: np.ndarray
+    centred: np.ndarray
+    known: np.ndarray
+    logit: np.ndarray
+
+
+def groups(data: TaskData, prior: Prior) -> tuple[Group, Group]:
+    """What the arms nearest to native precision say of each model, and what the most quantized ones say besides."""
+    model = data.model_index()
+    top = np.array([data.weight_bits[model == m].max() for m in range(model.max() + 1)])[model]
+    native = data.weight_bits >= np.minimum(top, WELL_ABOVE)
+    return _group(data, prior, model, native), _group(data, prior, model, data.weight_bits < LOW_BITS)
+
+
+def _group(data: TaskData, prior: Prior, model: np.ndarray, member: np.ndarray) -> Group:
     right, total = data.solved_counts()
+    n_models = int(model.max()) + 1
+    right, total = (np.stack([c[member & (model == m)].sum(axis=0) for m in range(n_models)]) for c in (right, total))
     share = (right + 0.5) / (total + 1.0)
-    information = (total * share * (1.0 - share)).sum(axis=1) * (HALF_NORMAL_QUARTILE * prior.sd_misfit) ** 2
-    return information / (1.0 + information)
+    information = total * share * (1.0 - share)
+    spread = (HALF_NORMAL_QUARTILE * prior.sd_effect) ** 2
+    of_model = (information / (1.0 + information * spread)).sum(axis=1) * (HALF_NORMAL_QUARTILE * prior.sd_misfit) ** 2
+    logit = np.log(share / (1.0 - share))
+    return Group(member, model, of_model / (1.0 + of_model), information > TELLING, logit)
 
 
 def relative_ability(params: dict[str, Array], data: TaskData) -> Array:
@@ -155,48 +219,64 @@ def relative_ability(params: dict[str, Array], data: TaskData) -> Array:
 def arms_are_known(data: TaskData, prior: Prior) -> bool:
     """Whether the arms' own data tell their abilities nearly by themselves.
 
-    Then problems are anchored at the arms and the arms share the dense metric. With few trajectories an arm follows the
-    population, the Laplace approximation says little of it, and short warm-ups with such a metric were seen to stick.
+    Then problems are anchored at the arms and the models share the dense metric. With few trajectories an arm follows
+    the population, the Laplace approximation says little of it, and short warm-ups with such a metric were seen to
+    stick.
     """
-    return bool(centring(data, prior).mean() > KNOWN)
+    return bool(groups(data, prior)[0].centred.mean() > KNOWN)
 
 
-def sample_misfit(params: dict[str, Array], data: TaskData, centred: np.ndarray) -> Array:
-    """Draw every arm's misfit u_i, (arm,), partially centred (Papaspiliopoulos, Roberts & Skold 2007) by `centred`.
+def sample_misfit(name: str, expected: Array, spread: Array, centred: np.ndarray) -> Array:
+    """Draw every model's misfit, (model,), partially centred (Papaspiliopoulos, Roberts & Skold 2007) by `centred` on
+    what the surface expects, (model,).
 
-    Fully centred, arms with few trajectories make a funnel of sd_misfit; not centred, arms with many tie delta_w and
-    alpha to every misfit.
+    Fully centred, models with few trajectories make a funnel of the spread; not centred, models with many tie delta_w
+    and alpha to every misfit.
     """
-    expected = relative_ability(params, data)
-    spread = params["sd_misfit"] ** centred
-    ability = numpyro.sample("arm_ability", dist.Normal(centred * expected, spread).to_event(1))
-    return params["sd_misfit"] ** (1.0 - centred) * (ability - centred * expected)
+    ability = numpyro.sample(name, dist.Normal(centred * expected, spread**centred).to_event(1))
+    return spread ** (1.0 - centred) * (ability - centred * expected)
+
+
+def sample_effect(name: str, expected: Array, spread: Array, known: np.ndarray) -> Array:
+    """Draw an effect for every model and problem, (model, problem): as a logit around `expected` where it is `known`,
+    elsewhere in units of its spread."""
+    location, scale = jnp.where(known, expected, 0.0), jnp.where(known, spread, 1.0)
+    drawn = numpyro.sample(name, dist.Normal(location, scale).to_event(2))
+    return jnp.where(known, drawn - expected, spread * drawn)
 
 
 def task_model(data: TaskData, prior: Prior) -> None:
     """The model of one task: priors, surface, likelihood. The problems' lengths are summed out: see `lengths`."""
     params = sample_population(prior, data.budgets, data.chance)
-    params["misfit"] = numpyro.deterministic("misfit", sample_misfit(params, data, centring(data, prior)))
-    anchor = jnp.zeros(())
-    if arms_are_known(data, prior):
-        anchor = jnp.mean(relative_ability(params, data) + params["misfit"])
-    params["difficulty"] = numpyro.deterministic("difficulty", sample_difficulty(params, informative(data), anchor))
+    native, low = groups(data, prior)
+    x = jnp.asarray(data.model_log_size())
+    quantized = surface.weight_bit_shape(jnp.asarray(data.weight_bits), params["kappa_w"])
+    rise = params["alpha"] * x
+    loss = params["delta_w"] * jnp.exp(-params["gamma_w"] * x)
+    u = sample_misfit("model_ability", rise, params["sd_misfit"], native.centred)
+    v = sample_misfit("quantized_ability", -loss, params["sd_misfit_w"], low.centred)
+    params["misfit"] = numpyro.deterministic("misfit", u[native.model] + quantized * v[native.model])
+    anchor = jnp.mean(rise + u) if arms_are_known(data, prior) else jnp.zeros(())
+    difficulty = numpyro.deterministic("difficulty", sample_difficulty(params, informative(data), anchor))
+    params["difficulty"] = difficulty
+    at_native = (params["theta0"] + rise + u)[:, None] - difficulty
+    own = numpyro.deterministic("model_effect", sample_effect("logit", at_native, params["sd_effect"], native.known))
+    at_low = at_native + own + (v - loss)[:, None]
+    own_w = sample_effect("quantized_logit", at_low, params["sd_effect_w"], low.known)
+    own_w = numpyro.deterministic("quantization_effect", own_w)
+    params["effect"] = surface.own_effect(own, own_w, quantized, native.model)
     each = problem_log_likelihood(params, data, length_grid(data.budgets), row_table(data))
     numpyro.factor("trajectories", jnp.sum(each))
 
 
 def state_table(params: dict[str, Array], data: TaskData) -> Array:
-    """pi of every (arm, problem): shape (arm, problem, K + 1)."""
+    """pi of every (arm, problem): shape (arm, problem, K + 1). `params` holds every effect and every length."""
     x, bits = jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)
     theta = surface.ability(params, x, bits) + params["misfit"]
-    mean_log_length = surface.log_length(params, x, bits)[:, None] + surface.problem_length(params)[None, :]
-    finished = surface.finished_by(params, jnp.log(data.budgets), mean_log_length[..., None])
-    return lik.state_probabilities(surface.solve_probability(theta, params["difficulty"]), finished)
-
-
-def cell_log_likelihood(params: dict[str, Array], data: TaskData) -> Array:
-    """Log-likelihood of all trajectories of every arm on every problem, shape (arm, problem)."""
-    slip = surface.slip_rate(params, jnp.asarray(data.log_size))
-    probes = lik.probe_probabilities(lik.pattern_table(data.patterns), params["guess"], slip[:, None])
-    each = lik.pattern_log_likelihood(state_table(params, data), probes)
-    return jnp.sum(each * data.pattern_counts(), axis=-1)
+    longer = surface.problem_length(params)[None, :] + params["own_length"]
+    mean_log_length = surface.log_length(params, x, bits)[:, None] + longer
+    late = surface.late_share(params, longer, x[:, None], bits[:, None])
+    finished = surface.finished_by(params, jnp.log(data.budgets), mean_log_length[..., None], late[..., None])
+    quantized = surface.weight_bit_shape(bits, params["kappa_w"])
+    effect = surface.own_effect(params["model_effect"], params["quantization_effect"], quantized, data.model_index())
+    return lik.state_probabilities(surface.solve_probability(theta, params["difficulty"], effect), finished)

@@ -9,6 +9,8 @@ import numpy as np
 from tslaw.fit import surface
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws
+from tslaw.fit.lengths import relapse_chain
+from tslaw.fit.likelihood import Relapse
 from tslaw.fit.model import state_table
 from tslaw.fit.simulate import simulate_patterns
 
@@ -29,15 +31,19 @@ def predictive_accuracy(draws: Draws, data: TaskData, seed: int) -> np.ndarray:
     keep = max(1, n * chains // PREDICTIVE_DRAWS)
     flat = {k: v[:, ::keep].reshape(-1, *v.shape[2:]) for k, v in draws.posterior.items()}
     x = jnp.asarray(data.log_size)
-    tables = jax.jit(lambda f: jax.lax.map(lambda p: (state_table(p, data), surface.slip_rate(p, x)), f, batch_size=16))
-    states, slips = (np.asarray(a) for a in tables({k: jnp.asarray(v) for k, v in flat.items()}))
+
+    def one(p: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
+        return state_table(p, data), surface.slip_rate(p, x), relapse_chain(p, data).decay
+
+    tables = jax.jit(lambda f: jax.lax.map(one, f, batch_size=16))
+    states, slips, decays = (np.asarray(a) for a in tables({k: jnp.asarray(v) for k, v in flat.items()}))
     arm, problem, pattern = (np.repeat(i, data.row_count) for i in (data.row_arm, data.row_problem, data.row_pattern))
     seen = data.patterns[pattern] >= 0
     probes = _sum_by_arm(seen, arm, len(data.arms))
     rng = np.random.default_rng(seed)
     replicates = []
-    for state, slip, guess in zip(states, slips, flat["guess"], strict=True):
-        right = simulate_patterns(state[arm, problem], float(guess), slip[arm], rng)
+    for state, slip, decay, guess, kept in zip(states, slips, decays, flat["guess"], flat["kept"], strict=True):
+        right = simulate_patterns(state[arm, problem], float(guess), slip[arm], Relapse(decay[arm], kept), rng)
         with np.errstate(invalid="ignore"):
             replicates.append(_sum_by_arm(right * seen, arm, len(data.arms)) / probes)
     return np.asarray(replicates).reshape(chains, -1, len(data.arms), len(data.budgets))

@@ -1,20 +1,34 @@
-"""The mean surface: can the model solve the problem, and has it finished thinking by the budget?
+"""The mean surface: can the model solve the problem, has it finished thinking by the budget, and is it still right?
 
 A trajectory of arm *i* on problem *j* is right at budget *T* if the model *can* solve the problem (probability q) and
 if its thinking has *finished* by T (probability F):
 
     theta_i  = theta0 + alpha x_i - delta_w(b_i) exp(-gamma_w x_i) + u_i
-    q_ij     = sigmoid(theta_i - d_j)
-    m_ij     = mu0 + mu1 x_i + mu2 s(b_i) + rho d_j + ell_j
-    F_ij(T)  = (1 - w) Phi((ln T - m_ij) / sigma_len) + w Phi((ln T - m_ij - tau) / sqrt(sigma_len^2 + tau^2 / 4))
-    p_ij(T)  = guess + (1 - slip_i - guess) q_ij F_ij(T)
+    q_ij     = sigmoid(theta_i - d_j + c_ij)
+    m_ij     = mu0 + mu1 x_i + mu2 s(b_i) + rho d_j + ell_j + o_ij
+    F_ij(T)  = (1 - l) Phi((ln T - m_ij) / sigma_len) + l Phi((ln T - m_ij - tau) / sqrt(sigma_len^2 + tau^2 / 4))
+    p_ij(T)  = guess + (1 - slip_i - guess) q_ij S_ij(T)
+    S_ij(T)  = F_ij(T) with each of its two terms times w + (1 - w) exp(-kappa_i (c_i(T) - c_i(t)))
 
 x is ln(parameters / reference size), b the bits a weight has, s(b) the share of 4 bits' damage that b bits do
 (delta_w(b) = delta_w s(b)), m the expected log length of the thinking needed, d_j and ell_j how difficult and how long
-problem j is (zero for an average one), w = `late_share` of the solutions come only when thinking is gone over again, a
-log time tau = `late_delay` later and more spread by half of that, u_i the arm's own misfit, `guess` the chance to be
-right without having solved, `slip` the chance that a probe of a solved trajectory answers wrongly. Every function here
-is a pure function of arrays, without priors or data.
+problem j is (zero for an average one), l = `late_share(...)` of the solutions come only when thinking is gone over again, a
+log time tau = `late_delay` later and more spread by half of that, `guess` the chance to be right without having solved,
+`slip` the chance that a probe of a solved trajectory answers wrongly.
+
+A solved trajectory may be lost again when thinking goes on (and a lost one found): it relapses at the rate kappa_i on a
+clock c_i(T) = (T / typical length)^relapse_power, in the long run to w = `kept`; t is the time at which that term's
+solutions typically come. Without it declining accuracy at long budgets (overthinking) cannot be said.
+
+Models of one family do not solve the same problems, nor always at the same length. An arm's own part is what its model
+has at native precision and what quantization adds to that, in proportion to s(b):
+
+    u_i  = model_misfit + s(b_i) quantization_misfit                   one number a model each
+    c_ij = model_effect_j + s(b_i) quantization_effect_j               one number a model and problem each
+    o_ij = 0, but with probability `own_length_share` Normal(0, own_length_spread)
+
+For sizes that nobody ran they are averaged over: see `average_solve_probability` and `solved_by`. Every function here is a
+pure function of arrays, without priors or data.
 """
 
 from __future__ import annotations
@@ -28,6 +42,9 @@ from jax.scipy.stats import norm
 
 NATIVE_BITS = 16.0
 REFERENCE_BITS = 4.0
+
+SIGMOID_WEIGHTS = (0.16107517, 0.58313582, 0.25578901)
+SIGMOID_SLOPES = (0.36361785, 0.57636826, 0.90542097)
 
 Params = Mapping[str, Array]
 
@@ -70,9 +87,31 @@ def problem_length(params: Params) -> Array:
     return params["rho"] * params["difficulty"] + params["length"]
 
 
-def solve_probability(theta: Array, difficulty: Array) -> Array:
-    """q for every pair: `theta` (arm,) and `difficulty` (problem,) give (arm, problem)."""
-    return sigmoid(theta[..., :, None] - difficulty[..., None, :])
+def solve_probability(theta: Array, difficulty: Array, own: Array | float = 0.0) -> Array:
+    """q for every pair: `theta` (arm,), `difficulty` (problem,) and the arms' own effects c give (arm, problem)."""
+    return sigmoid(theta[..., :, None] - difficulty[..., None, :] + own)
+
+
+def own_effect(model_effect: Array, quantization_effect: Array, quantized: Array, model: Array) -> Array:
+    """c of every arm, (..., arm, problem), from effects (..., model, problem), the arms' s(b) and models (arm,)."""
+    return model_effect[..., model, :] + quantized[..., :, None] * quantization_effect[..., model, :]
+
+
+def effect_spread(params: Params, bits: Array) -> Array:
+    """The standard deviation over problems of an arm's own effects c, in logits; of the shape of `bits`."""
+    quantized = weight_bit_shape(bits, params["kappa_w"]) * params["sd_effect_w"]
+    return jnp.hypot(params["sd_effect"], quantized)
+
+
+def average_solve_probability(logit: Array, spread: Array) -> Array:
+    """The mean of sigmoid(logit + spread z) over a standard normal z; the two broadcast.
+
+    The sigmoid is replaced by a mixture of three normal distribution functions (Monahan and Stefanski 1992; least
+    squares, off by at most 5e-5), whose means are known.
+    """
+    slopes = jnp.asarray(SIGMOID_SLOPES)
+    wider = slopes / jnp.sqrt(1.0 + jnp.square(slopes * spread[..., None]))
+    return jnp.sum(jnp.asarray(SIGMOID_WEIGHTS) * norm.cdf(logit[..., None] * wider), axis=-1)
 
 
 def late_spread(params: Params) -> Array:
@@ -80,16 +119,66 @@ def late_spread(params: Params) -> Array:
     return jnp.hypot(params["sigma_len"], 0.5 * params["late_delay"])
 
 
-def finished_by(params: Params, log_budget: Array, mean_log_length: Array) -> Array:
-    """F: the probability that the thinking needed is over within the budget; the two arrays broadcast.
+def late_share(params: Params, longer: Array, x: Array, bits: Array) -> Array:
+    """l: the share of solutions that come late, for problems that are `longer` than average by so many log tokens; all
+    broadcast. What takes more steps goes wrong more often the first time."""
+    quantized = weight_bit_shape(bits, params["kappa_w"])
+    return sigmoid(params["late0"] + params["late1"] * longer + params["late2"] * x + params["late3"] * quantized)
 
-    Lengths are lognormal, with a late share. Without it a task whose first pass takes nearly the same number of tokens
-    every time leaves what later passes mend to guessing, and accuracy at the largest budgets comes out too low.
+
+def finished_by(params: Params, log_budget: Array, mean_log_length: Array, late: Array) -> Array:
+    """F: the probability that the thinking needed is over within the budget; all broadcast.
+
+    Lengths are lognormal, with the share `late` of late ones. Without it a task whose first pass takes nearly the same
+    number of tokens every time leaves what later passes mend to guessing, and accuracy at the largest budgets comes out
+    too low.
     """
-    slack = log_budget - mean_log_length
-    first = norm.cdf(slack / params["sigma_len"])
-    late = norm.cdf((slack - params["late_delay"]) / late_spread(params))
-    return first + params["late_share"] * (late - first)
+    return sum(_terms(params, log_budget - mean_log_length, late, 0.0))
+
+
+def _terms(params: Params, slack: Array, late: Array, spread: Array | float) -> tuple[Array, Array]:
+    """The first and the late solutions finished by `slack`; `spread` widens both."""
+    first = norm.cdf(slack / jnp.hypot(params["sigma_len"], spread))
+    after = norm.cdf((slack - params["late_delay"]) / jnp.hypot(late_spread(params), spread))
+    return (1.0 - late) * first, late * after
+
+
+def relapse_rate(params: Params, x: Array, bits: Array) -> Array:
+    """kappa: relapses and recoveries a unit of the clock; `x` and `bits` broadcast."""
+    quantized = weight_bit_shape(bits, params["kappa_w"])
+    return jnp.exp(params["relapse0"] + params["relapse1"] * x + params["relapse2"] * quantized)
+
+
+def clock(params: Params, slack: Array) -> Array:
+    """c: the time in which relapses happen, at log tokens `slack` beyond the arm's typical length."""
+    return jnp.exp(params["relapse_power"] * slack)
+
+
+def still_right(params: Params, rate: Array, elapsed: Array) -> Array:
+    """The chance that what was solved is right after `elapsed` on the clock; the two broadcast."""
+    return params["kept"] + (1.0 - params["kept"]) * jnp.exp(-rate * elapsed)
+
+
+def solved_by(
+    params: Params, slack: Array, longer: Array, x: Array, bits: Array, own_lengths: bool = False
+) -> Array:
+    """S: the chance that a solvable problem is solved by then and not lost again.
+
+    `slack` is the log budget beyond the arm's typical log length, `longer` how much longer the problem is (and the arm's
+    own length for it); all broadcast. With `own_lengths` the lengths of its own that an arm may have for a problem are
+    averaged over: that of an arm nobody ran.
+    """
+    behind, late, rate = slack - longer, late_share(params, longer, x, bits), relapse_rate(params, x, bits)
+    terms = _terms(params, behind, late, 0.0)
+    if own_lengths:
+        share = params["own_length_share"]
+        wide = _terms(params, behind, late, params["own_length_spread"])
+        terms = tuple(usual + share * (own - usual) for usual, own in zip(terms, wide, strict=True))
+    now, total = clock(params, slack), 0.0
+    for term, delay in zip(terms, (0.0, params["late_delay"]), strict=True):
+        since = jnp.maximum(now - clock(params, longer + delay), 0.0)
+        total = total + term * still_right(params, rate, since)
+    return total
 
 
 def accuracy(solved: Array, guess: Array, slip: Array) -> Array:
