@@ -9,80 +9,27 @@ budgets that all of them have. Method: src/tslaw/kvstudy. Needs transformers for
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tslaw.dataset import open_dataset
-from tslaw.family import load_family
 from tslaw.kvstudy import tables
 from tslaw.kvstudy.advance import Advance, advance
-from tslaw.kvstudy.bootstrap import folds, problem_weights
-from tslaw.kvstudy.configurations import CacheBytes, Configurations, Held, configurations, formula, joined
+from tslaw.kvstudy.configurations import joined
 from tslaw.kvstudy.control import against_random, draws_of, rounding_cost
 from tslaw.kvstudy.kinds import EVICTION, KindContrast, kind_contrasts, slope, threshold
+from tslaw.kvstudy.study import COUNTINGS, Study, load_study
 
 TASKS = ("ladder-math", "ladder-knowledge")
 BATCHES = (1.0, 4.0, 16.0)
-COUNTINGS = ("formula", "held")
 ROWS = 8  # memory budgets of a frontier's table
-
-
-@dataclass
-class Study:
-    """One task: its configurations by how caches are counted, without and with the pinned ones, and the draws."""
-
-    task: str
-    plain: dict[str, Configurations]
-    pinned: dict[str, Configurations]
-    buffer: int
-    rounded_from: int
-    weights: np.ndarray
-    partition: np.ndarray
+SHOWN = ("full", "quantized:4", "streaming:32", "streaming:128", "rkv:128", "random:128")  # by kind of problem
 
 
 def show(text: str) -> None:
     """Print a paragraph, which a blank line ends."""
     print(f"{text}\n")
-
-
-def prompt_tokens(family: str, task: str, seed: int, problems: int) -> np.ndarray:
-    """Lengths of the prompts (problem,): every model of a family shares its tokenizer."""
-    from tslaw.measure.tasks import load_task
-    from tslaw.measure.thinking import bind, get_format, load_tokenizer
-
-    ref = load_family(family).models[0]
-    form = bind(get_format(ref.thinking_format), load_tokenizer(ref.source))
-    return np.array([len(form.render(p.prompt)) for p in load_task(task).problems(problems, seed)])
-
-
-def load(folder: Path, task: str, draws: int, seed: int) -> Study:
-    full, compressed, pinned = (open_dataset(folder / part / f"{task}.nc") for part in ("", "kv", "kv/pinned"))
-    plan = json.loads(compressed.attrs["provenance"])["plan"]
-    options = plan["kv_options"]
-    (source,) = (t for t in plan["tasks"] if t["name"] == task)
-    problems, budgets = compressed["problem"].values.tolist(), compressed["budget"].values.tolist()
-    prompt = prompt_tokens(plan["family"], task, source["seed"], len(problems))
-    held = Held(prompt, options["buffer"], options["residual"], options["group"])
-    countings: dict[str, CacheBytes] = {"formula": formula, "held": held}
-
-    def table(ds, count: CacheBytes, is_pinned: bool = False) -> Configurations:
-        return configurations(ds, count, problems, budgets, is_pinned)
-
-    base = {name: table(full, count) for name, count in countings.items()}
-    rng = np.random.default_rng([seed, TASKS.index(task)])
-    return Study(
-        task,
-        {name: joined([base[name], table(compressed, count)]) for name, count in countings.items()},
-        {name: joined([base[name], table(pinned, count, True)]) for name, count in countings.items()},
-        options["buffer"],
-        options["residual"] + options["group"],
-        problem_weights(draws, len(problems), rng),
-        folds(draws, len(problems), rng),
-    )
 
 
 def advances(study: Study) -> Iterator[tuple[tuple[str, str, float, str], Advance]]:
@@ -167,6 +114,14 @@ def say_rounding(study: Study) -> None:
     show(tables.cell_table(cells, draws_of(cells, study.weights)))
 
 
+def say_problems(study: Study) -> None:
+    table = study.plain["formula"]
+    table = table.where(table.weight_bits == 16)
+    largest = list(dict.fromkeys(table.model[np.argsort(table.weights)].tolist()))[-2:]
+    show("### Accuracy by kind of problem and budget, the two largest models, 16-bit weights")
+    show(tables.problem_table(table, study.kind, largest, SHOWN))
+
+
 def say_together(answers: dict[str, dict]) -> None:
     """Both tasks at once; their problems differ, so their draws are independent."""
     show("## Both tasks")
@@ -188,13 +143,14 @@ def main() -> None:
     options = parser.parse_args()
     frontiers, contrasts, control = {}, {}, {}
     for task in TASKS:
-        study = load(options.measurements, task, options.draws, options.seed)
+        study = load_study(options.measurements, task, options.draws, options.seed)
         show(f"## {task}")
         found = say_frontier(study)
         frontiers |= {(task, b): found["formula", "all", b, "any"] for b in (BATCHES[0], BATCHES[-1])}
         contrasts |= {(task, counting): c for counting, c in say_kinds(study).items()}
         control[task] = say_control(study)
         say_rounding(study)
+        say_problems(study)
     say_together(control)
     if options.out:
         draw(options.out, frontiers, contrasts)

@@ -147,6 +147,22 @@ def cell_table(cells: Sequence[Cell], draws: np.ndarray) -> str:
     return markdown(header, [[*key, *(texts.get(p, "") for p in policies)] for key, texts in found.items()])
 
 
+def problem_table(
+    configurations: Configurations, kind: np.ndarray, models: Sequence[str], policies: Sequence[str]
+) -> str:
+    """Raw accuracies by kind of problem (problem,) and budget, of some models and policies at one weight precision."""
+    budgets = np.unique(configurations.budget)
+    rows = []
+    for model in models:
+        for policy in policies:
+            own = configurations.where((configurations.model == model) & (configurations.policy == policy))
+            by_budget = own.rows[np.argsort(own.budget)]
+            for name in dict.fromkeys(sorted(kind.tolist(), key=lambda k: (len(k), k))):
+                means = by_budget[:, kind == name].mean(axis=1)
+                rows.append([model, policy, f"{name} ({(kind == name).sum()})", *(f"{m:.2f}" for m in means)])
+    return markdown(["model", "policy", "kind (problems)", *(f"T = {b}" for b in budgets)], rows)
+
+
 def overall_row(labels: Sequence[str], draws: np.ndarray) -> list[str]:
     """The mean of some cells (draw, cell), and in how many of them the sign is nearly sure."""
     mean, share = draws.mean(axis=1), (draws > 0).mean(axis=0)
