@@ -35,16 +35,16 @@ def test_compression_that_wins_is_seen_to_win() -> None:
 
 
 def test_compression_that_does_nothing_is_not_seen_to_win() -> None:
-    """Chosen and judged on the same problems it would: 20 studies, on average and one by one."""
+    """Chosen and judged on the same problems it would: twelve studies, on average and one by one."""
     areas, naive, sure = [], [], 0
-    for seed in range(20):
-        found = advance(study(useless, seed), *draws(150, seed=seed), batch=16)
+    for seed in range(12):
+        found = advance(study(useless, seed), *draws(100, seed=seed), batch=16)
         areas.append(found.area.mean())
         naive.append(found.naive_area.mean())
         sure += (found.area > 0).mean() > 0.95
     assert np.mean(naive) > 0.004
     assert np.mean(areas) < 0.001
-    assert sure <= 2
+    assert sure <= 1
 
 
 def test_nothing_allowed_is_no_gain_at_all() -> None:
