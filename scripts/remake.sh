@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes again what the repository holds in fits/ and docs/figures/ from the sweep in measurements/. On two cores maths took
+# Makes again what the repository holds in fits/ and docs/figures/ from the sweep in measurements/ (docs/kv_findings.md names the command of kv_*.png). On two cores maths took
 # 17 minutes beside other work; knowledge takes longer and was not seen to end. How the measurements were made is in measurements/README.md.
 # usage: remake.sh [TASK ...]    (BIN: the folder that holds the tslaw program, .venv/bin after `make install`)
 set -euo pipefail

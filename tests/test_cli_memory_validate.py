@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from measurements import good_dataset
+from measurements import LARGE, SMALL, good_dataset
 from tslaw.cli.app import main
-from tslaw.dataset import save_dataset
+from tslaw.dataset import Arm, save_dataset
+from tslaw.policy import parse_kv_policy
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -123,6 +124,23 @@ def test_valid_files_are_summed_up(capsys, tmp_path: Path) -> None:
     assert f"{path}: valid" in out
     for part in ("family ladder", "task ladder-math", "3 arms, 3 budgets, 4 problems, 4 samples", "ladder-a:w8:full"):
         assert part in out
+
+
+@pytest.mark.parametrize(("left_out", "counted"), [(0, "all 30 combinations"), (3, "27 of the 30 combinations")])
+def test_many_arms_are_summed_up_by_what_they_are_made_of(capsys, tmp_path: Path, left_out: int, counted: str) -> None:
+    policies = ["full", *(f"rkv:{kept}" for kept in range(32, 32 * 15, 32))]
+    arms = [Arm(shape, 16, parse_kv_policy(policy)) for shape in (SMALL, LARGE) for policy in policies]
+    path = save_dataset(good_dataset(arms[: len(arms) - left_out]), tmp_path / "many.nc")
+    status, out, err = run(capsys, "validate", str(path))
+    assert (status, err) == (0, "")
+    for line in (
+        f"arms: {counted} of",
+        "models ladder-a, ladder-d",
+        "weight bits 16",
+        f"policies {', '.join(policies)}",
+    ):
+        assert line in out
+    assert "ladder-a:w16" not in out
 
 
 def test_every_fault_of_every_file_is_named(capsys, tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ import typer
 if TYPE_CHECKING:
     import xarray as xr
 
+MOST_ARMS = 24
+"""As many arms are listed one by one."""
+
 
 def command(
     files: Annotated[list[Path], typer.Argument(help="Datasets (.nc) written by tslaw measure.", show_default=False)],
@@ -49,7 +52,24 @@ def _summary(ds: xr.Dataset) -> str:
             f"  family {attrs['family']}, task {attrs['task']} version {attrs['task_version']}",
             f"  {sizes}; {measured:.1%} of the cells measured",
             f"  budgets {', '.join(str(b) for b in ds['budget'].values)} tokens",
-            f"  arms {', '.join(ds['arm'].values.astype(str))}",
+            *_arms(ds),
             f"  {attrs['engine']} {attrs['engine_version']} on {attrs['device']}",
         )
     )
+
+
+def _arms(ds: xr.Dataset) -> list[str]:
+    """The arms by name, or what they are made of where they are many."""
+    if ds.sizes["arm"] <= MOST_ARMS:
+        return [f"  arms {', '.join(ds['arm'].values.astype(str))}"]
+    models, bits, policies = (
+        list(dict.fromkeys(ds[name].values.tolist())) for name in ("model", "weight_bits", "kv_policy")
+    )
+    possible = len(models) * len(bits) * len(policies)
+    which = "all" if possible == ds.sizes["arm"] else f"{ds.sizes['arm']} of the"
+    return [
+        f"  arms: {which} {possible} combinations of",
+        f"    models {', '.join(models)}",
+        f"    weight bits {', '.join(f'{b:g}' for b in bits)}",
+        f"    KV policies {', '.join(policies)}",
+    ]

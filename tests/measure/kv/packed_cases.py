@@ -25,10 +25,12 @@ CASES: dict[str, tuple[Any, Any, list[list[int]]]] = {
     "large group, no window": ((4, 80, 0), (2, 2, 32), [[80, 159, 3], [1, 1, 1]]),
     "wide heads": ((4, 32, 32), (4, 2, 128), [[130, 5], [1, 1]]),
     "odd heads": ((4, 32, 16), (5, 1, 40), [[97, 5], [1, 1]]),
+    "2 bits, wide": ((2, 32, 16), (4, 2, 64), [[63, 64, 120], [1, 1, 1], [1, 32, 1]]),
+    "split, wide": ((4, 32, 32), (2, 1, 64), [[600, 90], [1, 1], [1, 1]]),
     "split": ((4, 16, 16), (2, 1, 32), [[300, 90], [1, 1], [1, 1]]),
 }
-ON_A_GPU = ("wide heads", "8 bits", "2 bits", "odd group", "odd heads", "split")
-"""Every case is compiled anew."""
+ON_A_GPU = ("wide heads", "8 bits", "2 bits, wide", "odd group", "odd heads", "split, wide")
+"""Every case is compiled anew; those with smaller groups are not for a GPU (`layout.check_group`)."""
 
 
 def compare(name: str, kind: str, device: str) -> dict[str, float]:
@@ -168,7 +170,7 @@ def main(out: Path) -> None:
     os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
     found = {}
     for name in CASES:
-        kind = "float32" if name == "split" else "float16"  # the interpreter multiplies no bfloat16
+        kind = "float32" if name.startswith("split") else "float16"  # the interpreter multiplies no bfloat16
         start = time.monotonic()
         found[name] = {**compare(name, kind, "cpu"), "seconds": time.monotonic() - start}
     out.write_text(json.dumps(found))

@@ -19,7 +19,7 @@ sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[2] / "refere
 from packed_cases import CASES
 
 from tslaw.errors import TslawError
-from tslaw.measure.kv.packed.layout import PageLayout, block_size_of
+from tslaw.measure.kv.packed.layout import PageLayout, block_size_of, check_group
 from tslaw.measure.kv.packed.plan import packed_groups, plan_of
 from tslaw.measure.kv.quantized import Quantized
 from tslaw.measure.kv.schedule import Schedule
@@ -112,3 +112,9 @@ def test_the_kernels_do_what_is_written_down_slowly(interpreted, name):
     assert seen["error"] < 0.004
     assert (seen["bytes"], seen["apart"]) == (0, 0)
     assert seen["changed"] > 0
+
+
+def test_groups_that_compiled_kernels_get_wrong_are_refused():
+    with pytest.raises(TslawError, match="too small for the GPU's kernels"):
+        check_group(PageLayout(2, 16, 16, 2, 64, 2))
+    assert check_group(PageLayout(2, 32, 16, 2, 64, 2)).group == 32

@@ -29,13 +29,6 @@ class Shape(NamedTuple):
 DECODING, PREFILLING = Shape(64, 4, 2), Shape(TILE, 8, 2)
 
 
-def fitted(shape: Shape, tokens: int, code_bytes: int) -> Shape:
-    """The shape for tiles of `tokens` tokens of `code_bytes` bytes: where a thread would load less than 4 bytes, fewer
-    warps, and nothing ahead. On an H100, Triton 3.6 was seen to give wrong sums there."""
-    threads = max(tokens * code_bytes // 4, 32)
-    return shape if threads >= 32 * shape.warps else Shape(shape.tokens, 1 << (threads // 32).bit_length() - 1, 1)
-
-
 def tile_queries(layout: PageLayout, heads: int) -> int:
     """Most queries of a tile of a prefill."""
     return max(1, min(128 // (heads // layout.kv_heads), TILE))
@@ -66,7 +59,6 @@ def attend(
     rows = max(triton.next_power_of_2(sharing * (1 if single else tile_queries(layout, queries.shape[1]))), 16)
     shape = shape or (DECODING if single else PREFILLING)
     tokens = max(min(triton.next_power_of_2(layout.group), shape.tokens), 16)
-    shape = fitted(shape, tokens, dim * layout.bits // 8)
     programs, splits, partial, sums = len(tiles) * layout.kv_heads, 1, output, output
     if single:
         splits = max(min(-(-PROGRAMS // programs), MOST_SPLITS, longest // (8 * tokens)), 1)

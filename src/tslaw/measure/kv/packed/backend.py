@@ -9,7 +9,7 @@ from vllm.v1.attention.backends.flash_attn import FlashAttentionBackend, FlashAt
 
 from tslaw.measure.kv.backend import settings_in_force
 from tslaw.measure.kv.engine_check import check_engine, check_layer
-from tslaw.measure.kv.packed.layout import PageLayout
+from tslaw.measure.kv.packed.layout import PageLayout, check_group
 from tslaw.measure.kv.packed.manager import PackedSpec
 from tslaw.measure.kv.packed.pages import Pages
 from tslaw.measure.kv.packed.step import PackedStep, prepare, run, warm_up
@@ -62,7 +62,8 @@ class PackedAttentionImpl(FlashAttentionImpl):
 
     def process_weights_after_loading(self, act_dtype: Any) -> None:
         """Compile the kernels before the engine starts."""
-        warm_up(layout_in_force(self.num_kv_heads, self.head_size, act_dtype.itemsize), self.num_heads, act_dtype)
+        layout = layout_in_force(self.num_kv_heads, self.head_size, act_dtype.itemsize)
+        warm_up(check_group(layout), self.num_heads, act_dtype)
 
     def forward(
         self,

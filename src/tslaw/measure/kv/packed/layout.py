@@ -8,6 +8,9 @@ from tslaw.errors import TslawError
 from tslaw.measure.kv.settings import BLOCK_SIZE
 
 SCALE_BYTES = 2
+LEAST_GROUP_BYTES = 512
+"""Bytes of codes in one head's group of keys below which the compiled kernels are not used: groups of 256 bytes gave
+wrong sums on an H100 (Triton 3.6), though not in Triton's interpreter; groups of 512 and more gave the right ones."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,18 @@ class PageLayout:
     def pages(self, n: int) -> int:
         """Pages that a sequence of n tokens takes."""
         return min(-(-n // self.exact_per_page), self.exact_pages) + max((n - self.residual) // self.group, 0)
+
+
+def check_group(layout: PageLayout) -> PageLayout:
+    """The layout, if the compiled kernels can be trusted with it; TslawError otherwise."""
+    if layout.group * layout.code_bytes < LEAST_GROUP_BYTES:
+        raise TslawError(
+            f"Groups of {layout.group} tokens of {layout.bits} bits and {layout.head_dim} channels are too small for "
+            "the GPU's kernels.",
+            where="KV option group",
+            expected=f"a group of at least {-(-LEAST_GROUP_BYTES // layout.code_bytes)} tokens",
+        )
+    return layout
 
 
 def block_size_of(group: int) -> int:
