@@ -31,7 +31,7 @@ def two_tasks() -> list[TaskData]:
     math = template(16, (16, 8, 4), (1000, 2000, 4000, 8000, 16000, 32000), ("Qwen3-1.7B", "Qwen3-4B", "Qwen3-14B"))
     facts = template(12, (16, 4), (500, 2000, 8000), ("Qwen3-14B", "Qwen3-0.6B", "Qwen3-4B"), task="facts")
     facts = facts.with_reference_size(math.reference_size)
-    return [simulate_task(t, draw_truth(i, len(t.problems), len(t.arms)), 8, i) for i, t in enumerate((math, facts))]
+    return [simulate_task(t, draw_truth(i, t), 8, i) for i, t in enumerate((math, facts))]
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +49,7 @@ def two_fits(two_tasks: list[TaskData]) -> list[TaskFit]:
 
     first, data = fit_task(two_tasks[0], SHORT), two_tasks[1]
     rng, shape = np.random.default_rng(0), (SHORT.chains, SHORT.samples)
-    truth = draw_truth(1, len(data.problems), len(data.arms))
+    truth = draw_truth(1, data)
     scattered = {n: v * rng.lognormal(0.0, 0.05, (*shape, *v.shape)) for n, v in truth.items()}
     draws = Draws(scattered, first.draws.sample_stats, 0.0)
     return [first, TaskFit(data, draws, predictive_accuracy(draws, data, 0), *diagnose(draws, data))]

@@ -39,7 +39,7 @@ def recover(seed: int) -> Recovered:
     from tslaw.fit.simulate import simulate_task
 
     empty = template(24)
-    truth = draw_truth(seed, 24, len(empty.arms))
+    truth = draw_truth(seed, empty)
     data = simulate_task(empty, truth, samples=8, seed=seed)
     sampling = infer.Sampling(chains=2, warmup=200, samples=400, seed=seed, progress=False)
     draws = infer.run_nuts(data, Prior(), sampling)

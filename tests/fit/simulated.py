@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from measurements import ATTRS
-from reference.surface_reference import Sizes
+from reference.surface_reference import Sizes, damage
 from tslaw.dataset import Arm, build_dataset
 from tslaw.family import load_family
 from tslaw.fit.data import TaskData, distinct_rows
@@ -64,8 +64,9 @@ def template(
     )
 
 
-def draw_truth(seed: int, n_problems: int, n_arms: int) -> Truth:
-    """A surface shaped like the one of Qwen3 on AIME, somewhat different for every seed."""
+def draw_truth(seed: int, data: TaskData) -> Truth:
+    """A surface shaped like the one of Qwen3 on AIME, somewhat different for every seed, with the effects of the arms
+    and problems of `data`."""
     rng = np.random.default_rng([seed, 20251])
     truth: Truth = {
         "theta0": rng.normal(0.3, 0.3),
@@ -77,18 +78,40 @@ def draw_truth(seed: int, n_problems: int, n_arms: int) -> Truth:
         "mu1": rng.normal(-0.18, 0.05),
         "mu2": rng.normal(0.1, 0.05),
         "sigma_len": rng.uniform(0.4, 0.7),
+        "late0": rng.normal(-3.2, 0.3),
+        "late1": rng.normal(0.3, 0.1),
+        "late2": rng.normal(0.0, 0.1),
+        "late3": rng.uniform(0.0, 0.3),
+        "late_delay": rng.lognormal(0.0, 0.2),
         "rho": rng.normal(0.15, 0.05),
         "sd_difficulty": rng.uniform(1.5, 2.5),
         "sd_length": rng.uniform(0.2, 0.4),
         "sd_misfit": rng.uniform(0.02, 0.15),
+        "sd_misfit_w": rng.uniform(0.02, 0.1),
+        "sd_effect": rng.uniform(0.3, 1.0),
+        "sd_effect_w": rng.uniform(0.2, 0.6),
+        "own_length_share": rng.uniform(0.05, 0.2),
+        "own_length_spread": rng.uniform(0.2, 0.5),
         "guess": rng.beta(1.0, 209.0),
         "slip0": rng.normal(-3.2, 0.3),
         "slip1": rng.normal(-0.2, 0.1),
+        "relapse0": rng.normal(-4.0, 0.3),
+        "relapse1": rng.normal(0.0, 0.1),
+        "relapse2": rng.uniform(0.0, 0.4),
+        "relapse_power": rng.uniform(0.4, 0.8),
+        "kept": rng.uniform(0.2, 0.6),
     }
+    n_problems, model = len(data.problems), data.model_index()
+    pairs = (model.max() + 1, n_problems)
     truth["difficulty"] = truth["sd_difficulty"] * rng.standard_normal(n_problems)
     truth["length"] = truth["sd_length"] * rng.standard_normal(n_problems)
-    truth["misfit"] = truth["sd_misfit"] * rng.standard_normal(n_arms)
-    truth["late_share"], truth["late_delay"] = rng.uniform(0.01, 0.06), rng.lognormal(0.0, 0.2)
+    own, quantized = rng.standard_normal((2, pairs[0]))
+    share = np.array([damage(truth, b) for b in data.weight_bits])
+    truth["misfit"] = truth["sd_misfit"] * own[model] + share * truth["sd_misfit_w"] * quantized[model]
+    truth["model_effect"] = truth["sd_effect"] * rng.standard_normal(pairs)
+    truth["quantization_effect"] = truth["sd_effect_w"] * rng.standard_normal(pairs)
+    has_own = rng.random((len(model), n_problems)) < truth["own_length_share"]
+    truth["own_length"] = np.where(has_own, truth["own_length_spread"] * rng.standard_normal(has_own.shape), 0.0)
     return {name: np.asarray(value, float) for name, value in truth.items()}
 
 

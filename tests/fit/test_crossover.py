@@ -17,15 +17,15 @@ DATA = template(N_PROBLEMS)
 
 def cheap_thinking(seed: int) -> Truth:
     """Thinking costs next to nothing, so every size gains by thinking to the end: W+ lies below the family."""
-    return draw_truth(seed, N_PROBLEMS, 18) | {"mu0": np.asarray(np.log(3.0))}
+    return draw_truth(seed, DATA) | {"mu0": np.asarray(np.log(3.0))}
 
 
 def costly_thinking(seed: int) -> Truth:
     """The cache of a finished thought dwarfs any weights, so those are the better buy: W+ lies above the family."""
-    return draw_truth(seed, N_PROBLEMS, 18) | {"mu0": np.asarray(13.0)}
+    return draw_truth(seed, DATA) | {"mu0": np.asarray(13.0)}
 
 
-TRUTHS = [draw_truth(seed, N_PROBLEMS, 18) for seed in (100, 101, 102)] + [cheap_thinking(103), costly_thinking(104)]
+TRUTHS = [draw_truth(seed, DATA) for seed in (100, 101, 102)] + [cheap_thinking(103), costly_thinking(104)]
 
 
 @pytest.fixture(scope="module", params=[(8.0, 1.0), (4.0, 4.0)], ids=["8-bit", "4-bit, batch 4"])
@@ -57,7 +57,7 @@ def test_saturation_gain_and_regret_at_single_sizes(found) -> None:
             gain = reference.log_gain(truth, sizes, log_n, bits, batch)
             assert found.log_gain[i, k] == pytest.approx(gain, abs=0.01)
             memory = reference.saturation_memory(truth, sizes, log_n, bits, batch)
-            own = reference.SATURATION * reference.mean_accuracy(truth, x, bits, np.inf)
+            own = reference.SATURATION * reference.ceiling(truth, x, bits)
             best_n = sizes.log_n_at_weight(weight * np.exp(gain))
             best = reference.accuracy_at_memory(truth, sizes, best_n, bits, batch, memory)[1]
             assert found.regret[i, k] == pytest.approx(best - own, abs=5e-4)
@@ -78,27 +78,29 @@ def test_last_crossing_finds_roots_and_sides() -> None:
 def reference_lattice(truth: Truth, bits: float, batch: float) -> dict[str, float]:
     """Accuracy gained by the best bigger model at every model's saturation memory."""
 
-    def arm(model: str) -> tuple[float, float, float, float]:
+    def arm(model: str) -> tuple[int, float, float]:
         i = list(zip(DATA.models, DATA.weight_bits, strict=True)).index((model, bits))
         shape = DATA.shapes[model]
-        weight, kv = weight_bytes(shape, bits, "checkpoint"), kv_bytes_per_token(shape)
-        return DATA.log_size[i], float(truth["misfit"][i]), weight, kv
+        return i, weight_bytes(shape, bits, "checkpoint"), kv_bytes_per_token(shape)
 
-    models, gains = sorted(DATA.shapes, key=lambda m: arm(m)[2]), {}
+    def best(i: int, tokens: float) -> float:
+        return max(reference.arm_accuracy(truth, DATA, i, t) for t in tokens * np.exp(-np.linspace(0, 8, 200)))
+
+    models, gains = sorted(DATA.shapes, key=lambda m: arm(m)[1]), {}
     for k, model in enumerate(models):
-        x, misfit, weight, kv = arm(model)
-        own = reference.SATURATION * reference.mean_accuracy(truth, x, bits, np.inf, misfit)
-        low, high = 0.0, 25.0
+        i, weight, kv = arm(model)
+        own = reference.SATURATION * best(i, 16.0 * DATA.budgets.max())
+        low, high = 0.0, np.log(16.0 * DATA.budgets.max())
         for _ in range(50):
             middle = (low + high) / 2
-            reached = reference.mean_accuracy(truth, x, bits, np.exp(middle), misfit) >= own
+            reached = reference.arm_accuracy(truth, DATA, i, np.exp(middle)) >= own
             low, high = (low, middle) if reached else (middle, high)
         memory = weight / batch + kv * np.exp(high)
         others = []
         for bigger in models[k + 1 :]:
-            x2, misfit2, weight2, kv2 = arm(bigger)
+            i2, weight2, kv2 = arm(bigger)
             tokens = (memory - weight2 / batch) / kv2
-            others.append(reference.mean_accuracy(truth, x2, bits, tokens, misfit2) if tokens > 0 else -np.inf)
+            others.append(best(i2, tokens) if tokens > 0 else -np.inf)
         gains[model] = max(others, default=-np.inf) - own
     return gains
 

@@ -12,14 +12,12 @@ from tslaw.fit.findings import VOTERS, BestOption, best_voters, best_weight_bits
 from tslaw.fit.vote_model import maj_at_g
 
 DATA = template(6)
-TRUTHS = [draw_truth(seed, 6, 18) for seed in (7, 8, 9)]
+TRUTHS = [draw_truth(seed, DATA) for seed in (7, 8, 9)]
 POSTERIOR = posterior_of(TRUTHS, DATA)
 
 
 def slow_accuracy(truth: dict, arm: int, tokens: float) -> float:
-    return reference.mean_accuracy(
-        truth, DATA.log_size[arm], DATA.weight_bits[arm], tokens, float(truth["misfit"][arm])
-    )
+    return reference.arm_accuracy(truth, DATA, arm, tokens)
 
 
 def test_the_best_weight_bits_are_those_of_the_most_accurate_configuration_that_fits() -> None:
@@ -30,10 +28,11 @@ def test_the_best_weight_bits_are_those_of_the_most_accurate_configuration_that_
         for d, truth in enumerate(TRUTHS):
             scores = {}
             for arm in arms:
-                tokens = (found.memory[k] - arm.weight / 2) / arm.kv_per_token
-                if tokens >= DATA.budgets[0] * (1 - 1e-9):
-                    budget = min(max(tokens, DATA.budgets[0]), DATA.budgets[-1])
-                    scores[arm] = slow_accuracy(truth, arm.position, budget)
+                tokens = (found.memory[: k + 1] - arm.weight / 2) / arm.kv_per_token
+                enough = tokens[tokens >= DATA.budgets[0] * (1 - 1e-9)]
+                if len(enough):
+                    budgets = np.clip(enough, DATA.budgets[0], DATA.budgets[-1])
+                    scores[arm] = max(slow_accuracy(truth, arm.position, t) for t in budgets)
             best = max(scores, key=scores.__getitem__)
             assert found.options[found.best[d, k]] == best.weight_bits
             assert found.weight[d, k] == pytest.approx(best.weight)
@@ -46,13 +45,9 @@ def test_votes_are_those_of_every_problem_by_itself() -> None:
     found = voted_accuracy(POSTERIOR, arm, budgets, (1, 8))
     assert found[0] == pytest.approx(POSTERIOR.arm_accuracy(arm, budgets), rel=1e-6)
     for d, truth in enumerate(TRUTHS):
-        x, misfit = DATA.log_size[arm.position], float(truth["misfit"][arm.position])
         for t, budget in enumerate(budgets):
-            alone = []
-            for j in range(6):
-                one = {n: v[j : j + 1] if n in ("difficulty", "length") else v for n, v in truth.items()}
-                alone.append(reference.mean_accuracy(one, x, arm.weight_bits, budget, misfit))
-            expected = maj_at_g(np.array(alone), DATA.wrong_spread, 8).mean()
+            alone = reference.problem_accuracy(truth, DATA, arm.position, budget)
+            expected = maj_at_g(alone, DATA.wrong_spread, 8).mean()
             assert found[1, d, t] == pytest.approx(expected, rel=1e-5)
 
 
@@ -66,9 +61,10 @@ def test_voters_share_the_memory() -> None:
             scores = {}
             for arm in arms:
                 for v, g in enumerate(VOTERS):
-                    tokens = (found.memory[k] - arm.weight) / (arm.kv_per_token * g)
-                    if tokens >= budgets[0]:
-                        scores[arm, g] = np.interp(np.log(tokens), np.log(budgets), curves[arm][v, d])
+                    tokens = (found.memory[: k + 1] - arm.weight) / (arm.kv_per_token * g)
+                    enough = tokens[tokens >= budgets[0]]
+                    if len(enough):
+                        scores[arm, g] = np.interp(np.log(enough), np.log(budgets), curves[arm][v, d]).max()
             best = max(scores.values())
             chosen = found.options[found.best[d, k]]
             assert max(s for (_, g), s in scores.items() if g == chosen) == pytest.approx(best, abs=1e-9)

@@ -43,6 +43,12 @@ def test_each_task_comes_back_as_it_went_in(two_fits, fit_path) -> None:
                 assert np.array_equal(found.params[name], joined(values)), name
         for name in ("difficulty", "length"):
             assert found.params[name] == pytest.approx(joined(fit.draws.posterior[name]), rel=1e-6, abs=1e-6)
+        models = [list(data.shapes).index(model) for model in found.shapes]
+        for name in ("model_effect", "quantization_effect"):
+            assert found.params[name] == pytest.approx(joined(fit.draws.posterior[name])[:, models], abs=0.0051)
+        assert found.params["own_length"] == pytest.approx(
+            joined(fit.draws.posterior["own_length"])[:, order], abs=6e-4
+        )
 
 
 def test_observations_and_replicas_stay_with_their_arms(two_fits, fit_path) -> None:
@@ -59,8 +65,9 @@ def test_observations_and_replicas_stay_with_their_arms(two_fits, fit_path) -> N
         problems = {"arm": list(data.arms), "problem": list(data.problems)}
         constant = tree["constant_data"].dataset.sel(task=task)
         assert np.array_equal(constant["trajectories"].sel(problems), data.trajectories())
-        assert constant["model"].sel(arm=list(data.arms)).values.tolist() == list(data.models)
-        assert np.array_equal(tree["loo"].dataset["pareto_k"].sel(task=task).sel(problems), fit.pareto_k)
+        assert constant["arm_model"].sel(arm=list(data.arms)).values.tolist() == list(data.models)
+        pairs = {"model": list(data.shapes), "problem": list(data.problems)}
+        assert np.array_equal(tree["loo"].dataset["pareto_k"].sel(task=task).sel(pairs), fit.pareto_k)
 
 
 def test_what_a_fit_says_about_itself(two_fits, fit_path) -> None:

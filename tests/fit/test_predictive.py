@@ -11,16 +11,19 @@ from simulated import correct_of, draw_truth, template, with_outcomes
 from reference import likelihood_reference as reference
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws
+from tslaw.fit.likelihood import Relapse
 from tslaw.fit.predictive import predictive_accuracy
 from tslaw.fit.simulate import simulate_patterns, simulate_task
 
 
 def test_patterns_occur_as_often_as_they_should() -> None:
     q, finished, guess, slip, n = 0.7, [0.2, 0.5, 0.9], 0.2, 0.1, 40_000
+    decay, kept = [0.9, 0.7, 0.5], 0.3
     states = np.tile(reference.state_probabilities(q, finished), (n, 1))
-    right = simulate_patterns(states, guess, np.full(n, slip), np.random.default_rng(0))
+    relapse = Relapse(np.tile(decay, (n, 1)), kept)
+    right = simulate_patterns(states, guess, np.full(n, slip), relapse, np.random.default_rng(0))
     for pattern in product((0, 1), repeat=3):
-        expected = reference.pattern_probability(pattern, q, finished, guess, slip)
+        expected = reference.pattern_probability(pattern, q, finished, guess, slip, decay, kept)
         assert (right == pattern).all(axis=1).mean() == pytest.approx(expected, abs=4 * np.sqrt(expected / n))
 
 
@@ -39,7 +42,8 @@ def replicated_spread(data: TaskData, truth: dict) -> tuple[np.ndarray, np.ndarr
 
 def test_replicas_repeat_the_measurement_with_as_many_probes() -> None:
     """Their spread is that of repeated simulations, also where trajectories are missing or budgets were run alone."""
-    empty, truth = template(6, (16,), (4000, 8000, 32000), ("Qwen3-1.7B", "Qwen3-14B")), draw_truth(3, 6, 2)
+    empty = template(6, (16,), (4000, 8000, 32000), ("Qwen3-1.7B", "Qwen3-14B"))
+    truth = draw_truth(3, empty)
     repeats = [simulate_task(empty, truth, 5, seed) for seed in range(100)]
     for shared in (True, False):
         accuracies = []

@@ -38,17 +38,53 @@ def test_accuracy_lies_between_guessing_and_not_slipping(guess, slip) -> None:
     assert ends == pytest.approx([guess, 1.0 - slip])
 
 
-def test_accuracy_agrees_with_the_reference_and_has_the_right_limits() -> None:
-    data, truth = template(7), draw_truth(2, 7, 18)
+def test_a_measured_arm_agrees_with_the_reference_and_has_the_right_limits() -> None:
+    data = template(7)
+    truth = draw_truth(2, data)
     posterior = posterior_of([truth], data)
-    budgets = np.array([1e-3, 500.0, 3000.0, 20000.0, 1e15])
+    budgets = np.array([1e-3, 500.0, 3000.0, 20000.0, 60000.0])
     for arm in posterior.family_arms("checkpoint")[::4]:
-        x, misfit = data.log_size[arm.position], float(truth["misfit"][arm.position])
-        expected = [reference.mean_accuracy(truth, x, arm.weight_bits, t, misfit) for t in budgets]
+        expected = [reference.arm_accuracy(truth, data, arm.position, t) for t in budgets]
         found = posterior.arm_accuracy(arm, budgets)
         assert found.shape == (1, 5)
         assert found[0] == pytest.approx(expected, rel=1e-6)
         assert found[0, 0] == pytest.approx(float(truth["guess"]), rel=1e-6)
-        ceiling = reference.mean_accuracy(truth, x, arm.weight_bits, np.inf, misfit)
-        assert found[0, -1] == pytest.approx(ceiling, rel=1e-6)
-        assert (np.diff(found[0]) > 0).all()
+
+
+def test_a_size_nobody_ran_agrees_with_averaging_over_its_effects_and_lengths() -> None:
+    data = template(7)
+    truth = draw_truth(2, data)
+    posterior = posterior_of([truth], data)
+    budgets = np.array([1e-3, 500.0, 3000.0, 20000.0, 60000.0])
+    for x, bits in ((-2.0, 4.0), (0.3, 5.0), (2.0, 16.0)):
+        expected = [reference.mean_accuracy(truth, x, bits, t, 0.2) for t in budgets]
+        found = posterior.accuracy(x, bits, budgets, np.array([0.2]))
+        assert found[0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_was_solved_relapses_to_the_share_that_is_kept() -> None:
+    truth = draw_truth(2, template(7)) | {"late0": np.asarray(-50.0), "kept": np.asarray(0.4)}
+    x, bits, longer = jnp.asarray(0.0), jnp.asarray(16.0), jnp.asarray(0.0)
+    slack = jnp.array([-20.0, 3.0, 5.0, 40.0])
+    solved = np.asarray(surface.solved_by(truth, slack, longer, x, bits))
+    assert solved[0] == pytest.approx(0.0, abs=1e-12)
+    assert solved[1] > solved[2] > solved[3]
+    assert solved[3] == pytest.approx(0.4, rel=1e-6)
+    never = truth | {"relapse0": np.asarray(-50.0)}
+    assert np.asarray(surface.solved_by(never, slack, longer, x, bits))[1:] == pytest.approx(1.0, abs=1e-3)
+
+
+@quick
+@given(st.floats(-12, 12), st.floats(0, 8))
+def test_the_mean_chance_to_solve_is_that_of_a_logistic_normal(logit, spread) -> None:
+    z = np.linspace(-9, 9, 4001)
+    weights = np.exp(-0.5 * z**2)
+    expected = (weights / (1 + np.exp(-(logit + spread * z)))).sum() / weights.sum()
+    found = float(surface.average_solve_probability(jnp.asarray(logit), jnp.asarray(spread)))
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_arms_effect_is_its_models_and_its_quantizations_share() -> None:
+    native, low = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[10.0, 20.0], [30.0, 40.0]])
+    found = surface.own_effect(native, low, jnp.array([0.0, 1.0, 0.5]), np.array([0, 0, 1]))
+    assert found.tolist() == [[1.0, 2.0], [11.0, 22.0], [18.0, 24.0]]

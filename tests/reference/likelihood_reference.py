@@ -1,8 +1,9 @@
-"""The likelihood of one trajectory said slowly: every moment of solving by itself, every probe by itself."""
+"""The likelihood of one trajectory said slowly: every moment of solving, every way on from there, every probe."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 
 def state_probabilities(q: float, finished: Sequence[float]) -> list[float]:
@@ -17,13 +18,32 @@ def probe(outcome: int, solved: bool, guess: float, slip: float) -> float:
     return {1: right, 0: 1.0 - right}.get(outcome, 1.0)
 
 
+def chain_probability(path: Sequence[bool], moment: int, decay: Sequence[float], kept: float) -> float:
+    """Chance that a trajectory solved in interval `moment` is right (True) or lost at each budget from there on."""
+    chance = 1.0
+    for k, right in enumerate(path, start=moment):
+        left = decay[k] ** 0.5 if k == moment else decay[k]
+        was_right = k == moment or path[k - 1 - moment]
+        p = kept + (1.0 - kept) * left if was_right else kept * (1.0 - left)
+        chance *= p if right else 1.0 - p
+    return chance
+
+
 def pattern_probability(
-    pattern: Sequence[int], q: float, finished: Sequence[float], guess: float, slip: float
+    pattern: Sequence[int],
+    q: float,
+    finished: Sequence[float],
+    guess: float,
+    slip: float,
+    decay: Sequence[float],
+    kept: float,
 ) -> float:
-    total = 0.0
+    """Over every moment of solving and every way to be right and lost after it."""
+    total, n = 0.0, len(pattern)
     for moment, weight in enumerate(state_probabilities(q, finished)):
-        product = weight
-        for k, outcome in enumerate(pattern):
-            product *= probe(outcome, k >= moment, guess, slip)
-        total += product
+        for path in product((True, False), repeat=n - moment):
+            chance = weight * chain_probability(path, moment, decay, kept)
+            for k, outcome in enumerate(pattern):
+                chance *= probe(outcome, k >= moment and path[k - moment], guess, slip)
+            total += chance
     return total

@@ -4,15 +4,17 @@ interpolation."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import erf, exp, inf, log, sqrt
+from math import exp, inf, log, sqrt
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, ndtr
 
 Truth = Mapping[str, Any]
 SATURATION = 0.95
-
-erf_of = np.vectorize(erf)
+Z = np.linspace(-6.0, 6.0, 61)
+Z_WEIGHTS = np.exp(-0.5 * Z**2) / np.exp(-0.5 * Z**2).sum()
+"""A standard normal as a fine grid."""
 
 
 def damage(truth: Truth, bits: float) -> float:
@@ -35,33 +37,75 @@ def slip(truth: Truth, x: float) -> float:
     return 1.0 / (1.0 + exp(-(float(truth["slip0"]) + float(truth["slip1"]) * x)))
 
 
-def done(slack: np.ndarray, spread: float) -> np.ndarray:
-    """The normal distribution function."""
-    return 0.5 * (1.0 + erf_of(slack / (spread * sqrt(2.0))))
+def late_share(truth: Truth, longer: np.ndarray, x: float, bits: float) -> np.ndarray:
+    late0, late1, late2, late3 = (float(truth[f"late{k}"]) for k in range(4))
+    return expit(late0 + late1 * longer + late2 * x + late3 * damage(truth, bits))
+
+
+def solved(truth: Truth, longer: np.ndarray, x: float, bits: float, tokens: np.ndarray, average: bool) -> np.ndarray:
+    """Solved by then and not lost again, (tokens, problem), for problems that are so much longer; `average` over a
+    model's own lengths."""
+    slack = np.log(tokens)[:, None] - log_length(truth, x, bits)
+    delay, sigma, power = (float(truth[n]) for n in ("late_delay", "sigma_len", "relapse_power"))
+    rate = exp(float(truth["relapse0"]) + float(truth["relapse1"]) * x + float(truth["relapse2"]) * damage(truth, bits))
+    share, kept, late = float(truth["own_length_share"]), float(truth["kept"]), late_share(truth, longer, x, bits)
+    total = np.zeros((len(tokens), len(longer)))
+    for weight, later, spread in ((1.0 - late, 0.0, sigma), (late, delay, sqrt(sigma**2 + delay**2 / 4))):
+        finished = ndtr((slack - longer - later) / spread)
+        if average:
+            shifts = float(truth["own_length_spread"]) * Z[:, None, None]
+            own = np.tensordot(Z_WEIGHTS, ndtr((slack - longer - later - shifts) / spread), axes=1)
+            finished = (1.0 - share) * finished + share * own
+        since = np.maximum(np.exp(power * slack) - np.exp(power * (longer + later)), 0.0)
+        total += weight * finished * (kept + (1.0 - kept) * np.exp(-rate * since))
+    return total
+
+
+def curve(truth: Truth, x: float, bits: float, tokens: Sequence[float], misfit: float = 0.0) -> np.ndarray:
+    """Accuracy over the problems, (tokens,), of a model that nobody ran: averaged over its effects and lengths."""
+    spread = sqrt(float(truth["sd_effect"]) ** 2 + (damage(truth, bits) * float(truth["sd_effect_w"])) ** 2)
+    difficulty = np.asarray(truth["difficulty"], float)
+    q = Z_WEIGHTS @ expit(ability(truth, x, bits) + misfit - difficulty + spread * Z[:, None])
+    longer = float(truth["rho"]) * difficulty + np.asarray(truth["length"], float)
+    right = q * solved(truth, longer, x, bits, np.asarray(tokens, float), average=True)
+    return (right * (1.0 - slip(truth, x)) + (1.0 - right) * float(truth["guess"])).mean(axis=1)
 
 
 def mean_accuracy(truth: Truth, x: float, bits: float, tokens: float, misfit: float = 0.0) -> float:
-    """Accuracy over the problems: solved and finished and not slipped, or guessed."""
-    if tokens <= 0:
-        return float(truth["guess"])
-    theta = ability(truth, x, bits) + misfit
+    return float(curve(truth, x, bits, [tokens], misfit)[0])
+
+
+def problem_accuracy(truth: Truth, data: Any, arm: int, tokens: float) -> np.ndarray:
+    """Accuracy of a measured arm on every problem, with all that is its own."""
+    x, bits, model = float(data.log_size[arm]), float(data.weight_bits[arm]), data.model_index()[arm]
+    own = truth["model_effect"][model] + damage(truth, bits) * truth["quantization_effect"][model]
     difficulty = np.asarray(truth["difficulty"], float)
-    q = 1.0 / (1.0 + np.exp(-(theta - difficulty)))
-    length = log_length(truth, x, bits) + float(truth["rho"]) * difficulty + np.asarray(truth["length"], float)
-    late, delay, spread = (float(truth[n]) for n in ("late_share", "late_delay", "sigma_len"))
-    finished = (1.0 - late) * done(log(tokens) - length, spread) if tokens < inf else np.full(len(q), 1.0 - late)
-    finished += late * done(log(tokens) - length - delay, sqrt(spread**2 + delay**2 / 4)) if tokens < inf else late
-    solved = q * finished
-    guess = float(truth["guess"])
-    per_problem = solved * (1.0 - slip(truth, x)) + (1.0 - solved) * guess
-    return float(per_problem.mean())
+    q = expit(ability(truth, x, bits) + float(truth["misfit"][arm]) - difficulty + own)
+    longer = float(truth["rho"]) * difficulty + truth["length"] + truth["own_length"][arm]
+    right = q * solved(truth, longer, x, bits, np.array([float(tokens)]), average=False)[0]
+    return right * (1.0 - slip(truth, x)) + (1.0 - right) * float(truth["guess"])
+
+
+def arm_accuracy(truth: Truth, data: Any, arm: int, tokens: float) -> float:
+    return float(problem_accuracy(truth, data, arm, tokens).mean())
+
+
+def best_accuracy(truth: Truth, x: float, bits: float, tokens: float) -> float:
+    """The best of thinking that long or less."""
+    return float(curve(truth, x, bits, tokens * np.exp(-np.linspace(0.0, 4.0, 9))).max())
+
+
+def ceiling(truth: Truth, x: float, bits: float) -> float:
+    return float(curve(truth, x, bits, np.exp(log_length(truth, x, bits) + np.linspace(-2.0, 9.0, 300))).max())
 
 
 def saturation_tokens(truth: Truth, x: float, bits: float) -> float:
-    """The budget that reaches 95% of the ceiling, by bisection in log tokens."""
-    target = SATURATION * mean_accuracy(truth, x, bits, inf)
-    low, high = log(1e-6), log(1e12)
-    for _ in range(80):
+    """The budget that first reaches 95% of the ceiling, by a scan and bisection in log tokens."""
+    target = SATURATION * ceiling(truth, x, bits)
+    points = np.linspace(-14.0, 28.0, 400)
+    k = int(np.argmax(curve(truth, x, bits, np.exp(points)) >= target))
+    low, high = points[k - 1], points[k]
+    for _ in range(24):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if mean_accuracy(truth, x, bits, exp(middle)) < target else (low, middle)
     return exp(high)
@@ -101,10 +145,10 @@ def accuracy_at_memory(
     """Weight bytes of a size, and its accuracy when all memory that the weights leave goes into thinking."""
     x, weight, kv = sizes.at_log_n(log_n)
     left = memory - weight / batch
-    return weight, mean_accuracy(truth, x, bits, left / kv) if left > 0 else -1.0
+    return weight, best_accuracy(truth, x, bits, left / kv) if left > 0 else -1.0
 
 
-def log_gain(truth: Truth, sizes: Sizes, log_n: float, bits: float, batch: float, points: int = 400) -> float:
+def log_gain(truth: Truth, sizes: Sizes, log_n: float, bits: float, batch: float, points: int = 160) -> float:
     """h: log of the best size at this one's saturation memory over this size, by a grid and a finer grid inside it."""
     memory = saturation_memory(truth, sizes, log_n, bits, batch)
     low, high = sizes.log_n[0] - log(4.0), sizes.log_n[-1] + log(16.0)

@@ -90,7 +90,7 @@ def decide(draw: dict[str, Array], grid: SizeGrid, bits: float, batch: float) ->
     """The decision at every size of the grid, for one draw of the population parameters and problem effects."""
     x, choice_x = jnp.asarray(grid.x), jnp.asarray(grid.choice_x)
     guess, slip, width = draw["guess"], surface.slip_rate(draw, x), jnp.asarray(bits)
-    table = response.response_table(draw, surface.ability(draw, jnp.concatenate([x, choice_x]), width))
+    table = response.response_table(draw, jnp.concatenate([x, choice_x]), width)
     own_row, choice_row = jnp.arange(len(x)), len(x) + jnp.arange(len(choice_x))
     slack = response.saturation_slack(table, own_row, guess, slip, SATURATION)
     own = surface.accuracy(response.solved(table, own_row, slack), guess, slip)
@@ -212,7 +212,8 @@ def lattice_crossover(
             expected=f"one of {sorted({a.weight_bits for a in posterior.family_arms(accounting)})}",
         )
     budgets = np.geomspace(1.0, 16.0 * posterior.budgets.max(), 400)
-    curves = np.stack([posterior.arm_accuracy(a, budgets) for a in arms], axis=1)
+    # Nobody has to think as long as the memory allows: the best up to every budget.
+    curves = np.maximum.accumulate(np.stack([posterior.arm_accuracy(a, budgets) for a in arms], axis=1), axis=2)
     weight, kv = np.array([a.weight for a in arms]), np.array([a.kv_per_token for a in arms])
     own = SATURATION * curves[..., -1]
     memory = weight / batch + kv * _tokens_to_reach(curves, own, budgets)

@@ -95,12 +95,6 @@ class TaskData:
         right, total = self.solved_counts()
         return right.sum(axis=0) / np.maximum(total.sum(axis=0), 1.0)
 
-    def pattern_counts(self) -> np.ndarray:
-        """How often each pattern occurred: (arm, problem, pattern)."""
-        counts = np.zeros((len(self.arms), len(self.problems), len(self.patterns)))
-        counts[self.row_arm, self.row_problem, self.row_pattern] = self.row_count
-        return counts
-
     def trajectories(self) -> np.ndarray:
         """Number of trajectories for each (arm, problem)."""
         n = np.zeros((len(self.arms), len(self.problems)))

@@ -12,6 +12,7 @@ import numpy as np
 
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws
+from tslaw.fit.loo import left_out_log_likelihood, thinned
 from tslaw.fit.model import POPULATION
 
 MAX_RHAT = 1.01
@@ -30,7 +31,7 @@ class Diagnosis:
 
     `rhat` and `ess_bulk`, `ess_tail` are the worst over the population parameters (the ones every estimand uses),
     `rhat_effects` the worst over the problems' and arms' effects and `slow_effects` the share of them above 1.05;
-    `bad_pareto_k` the share of (arm, problem) cells whose LOO estimate cannot be trusted.
+    `bad_pareto_k` the share of (model, problem) pairs whose LOO estimate cannot be trusted.
     """
 
     task: str
@@ -63,24 +64,10 @@ def _worst(data: Any, names: list[str], statistic: Any, pick: Any) -> float:
     return float(pick([float(pick(values[n].values)) for n in names]))
 
 
-def measured_cells_log_likelihood(draws: Draws, data: TaskData) -> np.ndarray:
-    """Log-likelihood of every measured (arm, problem) cell given the problem's others: (chain, draw, cell), what LOO
-    weighs draws by."""
-    import jax
-    import jax.numpy as jnp
-
-    from tslaw.fit.lengths import cell_given_the_others, length_grid, row_table
-
-    measured = np.flatnonzero(data.trajectories().ravel())
-    grid, rows = length_grid(data.budgets), row_table(data)
-    chains, n = next(iter(draws.posterior.values())).shape[:2]
-    flat = {k: jnp.asarray(v.reshape(chains * n, *v.shape[2:])) for k, v in draws.posterior.items()}
-
-    def one(params: dict[str, jax.Array]) -> jax.Array:
-        return cell_given_the_others(params, data, grid, rows).ravel()[measured]
-
-    cells = jax.jit(lambda f: jax.lax.map(one, f))
-    return np.asarray(cells(flat)).reshape(chains, n, len(measured))
+def trajectories_by_model(data: TaskData) -> np.ndarray:
+    """Number of trajectories of every model on every problem: (model, problem)."""
+    each, model = data.trajectories(), data.model_index()
+    return np.stack([each[model == m].sum(axis=0) for m in range(model.max() + 1)])
 
 
 def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
@@ -88,13 +75,11 @@ def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
 
     Returns
     -------
-    Diagnosis, and the Pareto k of every measured cell as (arm, problem), NaN where nothing was measured.
+    Diagnosis, and the Pareto k of what every model did on every problem, (model, problem), NaN where nothing was
+    measured.
     """
-    tree = arviz_base.from_dict(
-        {"posterior": draws.posterior, "log_likelihood": {"cells": measured_cells_log_likelihood(draws, data)}}
-    )
-    posterior = tree["posterior"].dataset
-    effects = [n for n in ("difficulty", "length", "misfit") if n in posterior]
+    posterior = arviz_base.from_dict({"posterior": draws.posterior})["posterior"].dataset
+    effects = [n for n in ("difficulty", "length", "misfit", "model_effect", "quantization_effect") if n in posterior]
     rhat = _worst(posterior, list(POPULATION), arviz_stats.rhat, np.max)
     rhats = np.concatenate([np.ravel(arviz_stats.rhat(posterior[[n]])[n].values) for n in effects])
     slow = float((rhats > RHAT_EFFECT).mean())
@@ -102,6 +87,10 @@ def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
     tail = _worst(posterior, list(POPULATION), lambda d: arviz_stats.ess(d, method="tail"), np.min)
     divergences = int(draws.sample_stats["diverging"].sum())
     n_draws = int(draws.sample_stats["diverging"].size)
+    few, measured = thinned(draws.posterior), trajectories_by_model(data) > 0
+    tree = arviz_base.from_dict(
+        {"posterior": few, "log_likelihood": {"left_out": left_out_log_likelihood(few, data)[:, :, measured]}}
+    )
     with warnings.catch_warnings():  # what ArviZ warns of, high Pareto k, is one of the checks below
         warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto", category=UserWarning)
         loo = arviz_stats.loo(tree, pointwise=True)
@@ -115,10 +104,10 @@ def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
         f"bulk ESS {bulk:.0f} < {MIN_ESS:.0f}": not bulk >= MIN_ESS,
         f"tail ESS {tail:.0f} < {MIN_ESS:.0f}": not tail >= MIN_ESS,
         f"{divergences} divergent transitions of {n_draws}": divergences > MAX_DIVERGENT * n_draws,
-        f"{bad:.1%} of LOO cells have Pareto k > {BAD_PARETO}": bad > MAX_BAD_PARETO,
+        f"{bad:.1%} of LOO pairs have Pareto k > {BAD_PARETO}": bad > MAX_BAD_PARETO,
     }
-    table = np.full((len(data.arms), len(data.problems)), np.nan)
-    table[data.trajectories() > 0] = k
+    table = np.full(measured.shape, np.nan)
+    table[measured] = k
     failures = tuple(text for text, failed in checks.items() if failed)
     diagnosis = Diagnosis(
         data.task,

@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tslaw.fit import surface
 from tslaw.fit.intervals import CensoredSummary, summarise_censored
-from tslaw.fit.posterior import FamilyArm, Posterior, check_batch
+from tslaw.fit.posterior import FamilyArm, Posterior, check_batch, problem_accuracy
 from tslaw.fit.vote_model import vote_accuracy, win_table
 from tslaw.memory import Accounting
 
@@ -116,22 +115,16 @@ def best_voters(posterior: Posterior, batch: float = 1, accounting: Accounting =
 def voted_accuracy(
     posterior: Posterior, arm: FamilyArm, budgets: np.ndarray, voters: tuple[int, ...] = VOTERS
 ) -> np.ndarray:
-    """Accuracy of a measured arm's majority votes, misfit included: (voters, draw, budget)."""
+    """Accuracy of a measured arm's majority votes, with all that is its own: (voters, draw, budget)."""
     tables = [jnp.asarray(win_table(g, posterior.wrong_spread)) for g in voters]
     x, bits = jnp.asarray(posterior.log_size(arm.model)), jnp.asarray(arm.weight_bits)
-    log_budget = jnp.log(jnp.asarray(budgets, float))
 
     @jax.jit
-    def one(draw: dict[str, jax.Array], misfit: jax.Array) -> jax.Array:
-        theta = surface.ability(draw, x, bits) + misfit
-        slack = log_budget - surface.log_length(draw, x, bits)
-        finished = surface.finished_by(draw, slack[:, None], surface.problem_length(draw))
-        solved = jax.nn.sigmoid(theta - draw["difficulty"]) * finished
-        p = surface.accuracy(solved, draw["guess"], surface.slip_rate(draw, x))
+    def one(draw: dict[str, jax.Array]) -> jax.Array:
+        p = problem_accuracy(draw, x, bits, jnp.asarray(budgets, float))
         return jnp.stack([vote_accuracy(p, table).mean(axis=-1) for table in tables])
 
-    pairs = (posterior.population_draws(), jnp.asarray(posterior.params["misfit"][:, arm.position]))
-    return np.asarray(jax.lax.map(lambda pair: one(*pair), pairs, batch_size=16)).transpose(1, 0, 2)
+    return np.asarray(jax.lax.map(one, posterior.arm_draws(arm), batch_size=16)).transpose(1, 0, 2)
 
 
 def memory_grid(posterior: Posterior, arms: list[FamilyArm], batch: float, samples: int) -> np.ndarray:
@@ -142,19 +135,21 @@ def memory_grid(posterior: Posterior, arms: list[FamilyArm], batch: float, sampl
 
 
 def _on_memory(posterior: Posterior, arm: FamilyArm, memory: np.ndarray, batch: float) -> np.ndarray:
-    """One sample's accuracy at what the memory affords: (draw, memory), -1 where it does not fit."""
+    """One sample's accuracy at the best of what the memory affords: (draw, memory), -1 where nothing fits."""
     tokens = (memory - arm.weight / batch) / arm.kv_per_token
     low, high = posterior.budgets.min(), posterior.budgets.max()
     accuracy = posterior.arm_accuracy(arm, np.clip(tokens, low, high))
-    return np.where(tokens >= low, accuracy, -1.0)
+    # More memory never hurts: nobody has to think longer because of it.
+    return np.maximum.accumulate(np.where(tokens >= low, accuracy, -1.0), axis=1)
 
 
 def _interpolated(accuracy: np.ndarray, budgets: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """(draw, budget) at `tokens` (memory,), linear in log tokens; -1 below the first budget, flat beyond the last."""
+    """(draw, budget) at the best of up to `tokens` (memory,), which rise, linear in log tokens; -1 below the first
+    budget, flat beyond the last."""
     position = np.interp(np.log(np.maximum(tokens, 1e-9)), np.log(budgets), np.arange(len(budgets)))
     k = np.minimum(position.astype(int), len(budgets) - 2)
     value = accuracy[:, k] * (1 - (position - k)) + accuracy[:, k + 1] * (position - k)
-    return np.where(tokens >= budgets[0], value, -1.0)
+    return np.maximum.accumulate(np.where(tokens >= budgets[0], value, -1.0), axis=1)
 
 
 def _winners(

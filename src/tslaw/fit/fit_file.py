@@ -2,7 +2,8 @@
 where it came from.
 
 Tasks are joined along a `task` dimension. Problems, arms or budgets that one task has and another has not are NaN
-there. Problem effects are stored in single precision; everything else as it was.
+there. Problem effects are stored in single precision, those of models and arms on problems to 0.01 logits and 0.001 log
+tokens; everything else as it was.
 """
 
 from __future__ import annotations
@@ -28,10 +29,19 @@ if TYPE_CHECKING:
     from tslaw.fit.posterior import Posterior
 
 SCHEMA = "tslaw-fit"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 GROUPS = ("posterior", "sample_stats", "posterior_predictive", "observed_data", "constant_data", "loo")
 
-EFFECT_DIMS = {"difficulty": ["problem"], "length": ["problem"], "misfit": ["arm"]}
+EFFECT_DIMS = {
+    "difficulty": ["problem"],
+    "length": ["problem"],
+    "misfit": ["arm"],
+    "model_effect": ["model", "problem"],
+    "quantization_effect": ["model", "problem"],
+    "own_length": ["arm", "problem"],
+}
+PACKED = {name: 0.01 for name in ("model_effect", "quantization_effect")} | {"own_length": 0.001}
+"""Effects that are many, stored as whole numbers of these (logits, log tokens)."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,12 @@ def task_tree(fit: TaskFit) -> xr.DataTree:
                 "wrong_spread": data.wrong_spread,
             },
         },
-        coords={"arm": list(data.arms), "budget": data.budgets.astype(int), "problem": list(data.problems)},
+        coords={
+            "arm": list(data.arms),
+            "model": list(data.shapes),
+            "budget": data.budgets.astype(int),
+            "problem": list(data.problems),
+        },
         dims=EFFECT_DIMS
         | {"accuracy": arm_table, "probes": arm_table, "trajectories": ["arm", "problem"]}
         | {"wrong_spread": ["problem"]},
@@ -74,8 +89,8 @@ def task_tree(fit: TaskFit) -> xr.DataTree:
         sample_dims=["chain", "draw"],
         index_origin=0,
     )
-    cells = {"arm": list(data.arms), "problem": list(data.problems)}
-    tree["loo"] = xr.DataTree(xr.Dataset({"pareto_k": (("arm", "problem"), fit.pareto_k)}, coords=cells))
+    pairs = {"model": list(data.shapes), "problem": list(data.problems)}
+    tree["loo"] = xr.DataTree(xr.Dataset({"pareto_k": (("model", "problem"), fit.pareto_k)}, coords=pairs))
     return tree
 
 
@@ -93,7 +108,7 @@ def join_tasks(fits: Sequence[TaskFit], provenance: Mapping[str, Any]) -> xr.Dat
     arms = {a: (m, b) for f in fits for a, m, b in zip(f.data.arms, f.data.models, f.data.weight_bits, strict=True)}
     order = groups["constant_data"]["arm"].values.astype(str)
     groups["constant_data"] = groups["constant_data"].assign_coords(
-        model=("arm", [arms[a][0] for a in order]), weight_bits=("arm", [arms[a][1] for a in order])
+        arm_model=("arm", [arms[a][0] for a in order]), weight_bits=("arm", [arms[a][1] for a in order])
     )
     tree = xr.DataTree.from_dict({"/": xr.Dataset(), **groups})
     shapes = {m: asdict(s) for f in fits for m, s in f.data.shapes.items()}
@@ -121,12 +136,7 @@ def save_fit(tree: xr.DataTree, path: str | Path, overwrite: bool = False) -> Pa
     refuse_existing(path, overwrite)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     encoding = {
-        f"/{group}": {
-            n: {"zlib": True, "complevel": 4}
-            for n, v in tree[group].data_vars.items()
-            if v.dtype.kind in "fib" and v.ndim
-        }
-        for group in GROUPS
+        f"/{group}": {str(n): _encoding(str(n), v) for n, v in tree[group].data_vars.items()} for group in GROUPS
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,6 +152,13 @@ def save_fit(tree: xr.DataTree, path: str | Path, overwrite: bool = False) -> Pa
         with suppress(OSError):
             temporary.unlink()
     return path
+
+
+def _encoding(name: str, values: xr.DataArray) -> dict[str, Any]:
+    if values.dtype.kind not in "fib" or not values.ndim:
+        return {}
+    packed = {"dtype": "int16", "scale_factor": PACKED[name], "_FillValue": -32768} if name in PACKED else {}
+    return {"zlib": True, "complevel": 4, **packed}
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -219,13 +236,16 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
     arms = tree["constant_data"].dataset.sel(task=task)
     fitted = np.flatnonzero(~np.isnan(draws["misfit"].values).all(axis=0))
     params = {str(n): np.asarray(draws[n].values, float) for n in draws.data_vars}
-    params["misfit"] = params["misfit"][:, fitted]
+    models = tuple(arms["arm_model"].values.astype(str)[fitted])
     present = ~np.isnan(params["difficulty"]).all(axis=0)
-    params |= {n: params[n][:, present] for n in ("difficulty", "length")}
+    order = draws["model"].values.astype(str).tolist()
+    kept = {"arm": fitted, "problem": np.flatnonzero(present), "model": [order.index(m) for m in dict.fromkeys(models)]}
+    for name, dims in EFFECT_DIMS.items():
+        for axis, dim in enumerate(dims, start=1):
+            params[name] = params[name].take(kept[dim], axis)
     observed = tree["observed_data"].dataset.sel(task=task)
     budgets = observed["budget"].values[~np.isnan(observed["accuracy"].values).all(axis=0)]
     shapes = json.loads(tree.attrs["model_shapes"])
-    models = tuple(arms["model"].values.astype(str)[fitted])
     return Posterior(
         family=str(tree.attrs["family"]),
         task=task,

@@ -20,7 +20,7 @@ from numpyro.infer.util import potential_energy, unconstrain_fn
 from tslaw.fit import surface
 from tslaw.fit.data import TaskData
 from tslaw.fit.lengths import draw_lengths
-from tslaw.fit.model import POPULATION, Prior, arms_are_known, groups, informative, task_model
+from tslaw.fit.model import POPULATION, Prior, groups, informative, task_model
 
 MAP_SCALES = {"sd_difficulty": 3.0, "sd_misfit": 0.3, "sd_misfit_w": 0.3, "sd_effect": 2.0, "sd_effect_w": 1.0}
 """The joint mode of a hierarchical model is degenerate (all scales zero), so the MAP start is taken at these scales."""
@@ -51,7 +51,7 @@ class Sampling:
     warmup: int = 500
     samples: int = 800
     seed: int = 0
-    target_accept: float = 0.85
+    target_accept: float = 0.8
     map_steps: int = 400
     progress: bool = field(default_factory=lambda: sys.stderr.isatty())
 
@@ -149,8 +149,8 @@ def map_start(start: dict[str, Array], gradient: Callable[[Array], Array], steps
 def laplace_covariance(start: dict[str, Array], gradient: Callable[[Array], Array]) -> np.ndarray:
     """Covariance of the Laplace approximation at `start`, (parameter, parameter), in the order of `ravel_pytree`.
 
-    The Hessian is taken by differences, over a step far above the single precision of the likelihood. The start is a mode only at fixed scales, so curvatures below 1 (or
-    negative) are taken to be 1.
+    The Hessian is taken by differences, over a step far above the single precision of the likelihood. The start is a
+    mode only at fixed scales, so curvatures below 1 (or negative) are taken to be 1.
     """
     flat = np.asarray(ravel_pytree(start)[0])
     here = np.asarray(gradient(flat))
@@ -160,10 +160,8 @@ def laplace_covariance(start: dict[str, Array], gradient: Callable[[Array], Arra
     return (axes / np.maximum(curvature, 1.0)) @ axes.T
 
 
-def starting_mass(
-    start: dict[str, Array], covariance: np.ndarray, together: tuple[str, ...]
-) -> dict[tuple[str, ...], Array]:
-    """The inverse mass matrix to begin with: dense in the sites `together`, diagonal in the others.
+def starting_mass(start: dict[str, Array], covariance: np.ndarray) -> dict[tuple[str, ...], Array]:
+    """The inverse mass matrix to begin with: dense in the population's parameters, diagonal in the others.
 
     With unit masses instead, nine tenths of all gradients went into the first hundred iterations of the warm-up.
     """
@@ -173,9 +171,9 @@ def starting_mass(
     def places(names: tuple[str, ...]) -> np.ndarray:
         return np.concatenate([np.ravel(index[n]) for n in names]).astype(int)
 
-    dense, effects = places(together), tuple(sorted(set(start) - set(together)))
+    dense, effects = places(DENSE), tuple(sorted(set(start) - set(DENSE)))
     diagonal = np.diag(covariance)[places(effects)]
-    return {together: jnp.asarray(covariance[np.ix_(dense, dense)]), effects: jnp.asarray(diagonal)}
+    return {DENSE: jnp.asarray(covariance[np.ix_(dense, dense)]), effects: jnp.asarray(diagonal)}
 
 
 def chain_starts(start: dict[str, Array], covariance: np.ndarray, chains: int, seed: int) -> dict[str, Array]:
@@ -187,9 +185,10 @@ def chain_starts(start: dict[str, Array], covariance: np.ndarray, chains: int, s
 
 def effects_of_arms(posterior: dict[str, np.ndarray], data: TaskData) -> np.ndarray:
     """c of every arm: (chain, draw, arm, problem)."""
-    quantized = surface.weight_bit_shape(data.weight_bits, posterior["kappa_w"][..., None])
-    effects = (posterior[name] for name in ("model_effect", "quantization_effect"))
-    return np.asarray(surface.own_effect(*effects, quantized, data.model_index()))
+    kappa = jnp.asarray(posterior["kappa_w"])[..., None]
+    quantized = surface.weight_bit_shape(jnp.asarray(data.weight_bits), kappa)
+    effect, effect_w = (jnp.asarray(posterior[name]) for name in ("model_effect", "quantization_effect"))
+    return np.asarray(surface.own_effect(effect, effect_w, quantized, data.model_index()))
 
 
 def run_nuts(data: TaskData, prior: Prior, sampling: Sampling) -> Draws:
@@ -203,14 +202,13 @@ def run_nuts(data: TaskData, prior: Prior, sampling: Sampling) -> Draws:
     start = map_start(rough, gradient, sampling.map_steps)
     covariance = laplace_covariance(start, gradient)
     starts = chain_starts(start, covariance, sampling.chains, sampling.seed)
-    together = tuple(sorted({*DENSE, "model_ability", "quantized_ability"})) if arms_are_known(data, prior) else DENSE
     parallel = jax.local_device_count() >= sampling.chains > 1
     mcmc = MCMC(
         NUTS(
             task_model,
             target_accept_prob=sampling.target_accept,
-            dense_mass=[together],
-            inverse_mass_matrix=starting_mass(start, covariance, together),
+            dense_mass=[DENSE],
+            inverse_mass_matrix=starting_mass(start, covariance),
         ),
         num_warmup=sampling.warmup,
         num_samples=sampling.samples,

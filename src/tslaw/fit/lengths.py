@@ -75,7 +75,8 @@ def length_grid(budgets: np.ndarray) -> LengthGrid:
     beyond = np.arange(step, MARGIN, step)
     coarse = np.arange(MARGIN, TAIL, TAIL_STEP)
     outside = np.concatenate([beyond, coarse])
-    nodes = np.concatenate([log_budgets[0] - outside[::-1], *pieces, log_budgets[-1] + np.concatenate([[0.0], outside])])
+    low, high = log_budgets[0] - outside[::-1], log_budgets[-1] + outside
+    nodes = np.concatenate([low, *pieces, log_budgets[-1:], high])
     return LengthGrid(nodes, np.log(np.gradient(nodes)))
 
 
@@ -116,9 +117,7 @@ def relapse_chain(params: dict[str, Array], data: TaskData) -> lik.Relapse:
     return lik.Relapse(jnp.exp(-surface.relapse_rate(params, x, bits)[:, None] * advance), params["kept"])
 
 
-def _row_log_likelihood(
-    params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable, q: Array
-) -> Array:
+def _row_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable, q: Array) -> Array:
     """Log-likelihood of each row's trajectories, were its arm's length for its problem the grid's: (row, node).
 
     `q` (arm, problem) are the chances of solving; `params` holds the population's parameters.

@@ -88,22 +88,3 @@ def probe_probabilities(patterns: np.ndarray, guess: Array, slip: Array, relapse
 def _emission(patterns: np.ndarray, p_right: Array) -> Array:
     """The chance of every outcome; 1 where nothing was measured."""
     return jnp.where(patterns == 1, p_right, jnp.where(patterns == 0, 1.0 - p_right, 1.0))
-
-
-def pattern_log_likelihood(states: Array, probes: Array) -> Array:
-    """Log-likelihood of one trajectory of every arm and problem with every pattern.
-
-    All combinations at once are one batched matrix product; looking up only the pairs that occur took three times as
-    long, because the gradient of a lookup is a slow scatter.
-
-    Parameters
-    ----------
-    states : (arm, problem, K + 1) from `state_probabilities`.
-    probes : (arm, pattern, K + 1) from `probe_probabilities`.
-
-    Returns
-    -------
-    (arm, problem, pattern) log-likelihoods, to be weighted by how often each occurred.
-    """
-    likelihood = jnp.einsum("ijm,ipm->ijp", states, probes)
-    return jnp.log(likelihood + jnp.finfo(likelihood.dtype).tiny)

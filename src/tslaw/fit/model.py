@@ -63,8 +63,6 @@ POPULATION = (
 
 
 HALF_NORMAL_QUARTILE = 0.3186
-KNOWN = 0.75
-"""How far centred models are, on average, where their data tell their abilities: see `arms_are_known`."""
 TELLING = 1.0
 """Information (per logit squared) from which on a model's own data tell how easy a problem is for it."""
 WELL_ABOVE, LOW_BITS = 8.0, 5.0
@@ -165,26 +163,24 @@ def informative(data: TaskData) -> np.ndarray:
     return (share > FEW) & (share < 1.0 - FEW)
 
 
-def sample_difficulty(params: dict[str, Array], centred: np.ndarray, anchor: Array) -> Array:
+def sample_difficulty(params: dict[str, Array], centred: np.ndarray) -> Array:
     """Draw every problem's difficulty d_j, (problem,), centred where `centred` (problem,) says so.
 
-    What many trajectories bound is how easy a problem is for the arms, so that is what is then sampled: the easiness
-    for an arm of the mean ability `anchor` (without theta0). Were it theta0's alone, all problems and all arms would
-    have to move together to trade theta0 for the arms' misfits, and a sampler takes hundreds of steps for that.
+    What many trajectories bound is how easy a problem is, so that is what is then sampled.
     """
-    typical = params["theta0"] + anchor
-    location = jnp.where(centred, typical, 0.0)
+    location = jnp.where(centred, params["theta0"], 0.0)
     scale = jnp.where(centred, params["sd_difficulty"], 1.0)
     easiness = numpyro.sample("easiness", dist.Normal(location, scale).to_event(1))
-    return jnp.where(centred, typical - easiness, -params["sd_difficulty"] * easiness)
+    return jnp.where(centred, params["theta0"] - easiness, -params["sd_difficulty"] * easiness)
 
 
 class Group(NamedTuple):
-    """The arms of every model that tell of one of its effects: `member` (arm,) which take part, `model` (arm,) whose
-    they are, `centred` (model,) how far the model's misfit is centred, `known` (model, problem) which effects are, `logit`
-    (model, problem) what was seen at the largest budgets."""
+    """What some arms of every model say of its effects.
 
-    member: np.ndarray
+    model : (arm,) the model of every arm. centred : (model,) how far its misfit is centred. known : (model, problem)
+    which of its effects are centred. logit : (model, problem) of what was seen at the largest budgets.
+    """
+
     model: np.ndarray
     centred: np.ndarray
     known: np.ndarray
@@ -208,22 +204,7 @@ def _group(data: TaskData, prior: Prior, model: np.ndarray, member: np.ndarray) 
     spread = (HALF_NORMAL_QUARTILE * prior.sd_effect) ** 2
     of_model = (information / (1.0 + information * spread)).sum(axis=1) * (HALF_NORMAL_QUARTILE * prior.sd_misfit) ** 2
     logit = np.log(share / (1.0 - share))
-    return Group(member, model, of_model / (1.0 + of_model), information > TELLING, logit)
-
-
-def relative_ability(params: dict[str, Array], data: TaskData) -> Array:
-    """Every arm's ability without theta0 and without its misfit, (arm,)."""
-    return surface.ability(params, jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)) - params["theta0"]
-
-
-def arms_are_known(data: TaskData, prior: Prior) -> bool:
-    """Whether the arms' own data tell their abilities nearly by themselves.
-
-    Then problems are anchored at the arms and the models share the dense metric. With few trajectories an arm follows
-    the population, the Laplace approximation says little of it, and short warm-ups with such a metric were seen to
-    stick.
-    """
-    return bool(groups(data, prior)[0].centred.mean() > KNOWN)
+    return Group(model, of_model / (1.0 + of_model), information > TELLING, logit)
 
 
 def sample_misfit(name: str, expected: Array, spread: Array, centred: np.ndarray) -> Array:
@@ -256,8 +237,7 @@ def task_model(data: TaskData, prior: Prior) -> None:
     u = sample_misfit("model_ability", rise, params["sd_misfit"], native.centred)
     v = sample_misfit("quantized_ability", -loss, params["sd_misfit_w"], low.centred)
     params["misfit"] = numpyro.deterministic("misfit", u[native.model] + quantized * v[native.model])
-    anchor = jnp.mean(rise + u) if arms_are_known(data, prior) else jnp.zeros(())
-    difficulty = numpyro.deterministic("difficulty", sample_difficulty(params, informative(data), anchor))
+    difficulty = numpyro.deterministic("difficulty", sample_difficulty(params, informative(data)))
     params["difficulty"] = difficulty
     at_native = (params["theta0"] + rise + u)[:, None] - difficulty
     own = numpyro.deterministic("model_effect", sample_effect("logit", at_native, params["sd_effect"], native.known))

@@ -17,6 +17,7 @@ from tslaw.memory import Accounting, kv_bytes_per_token, n_params, weight_bytes
 from tslaw.shape import ModelShape
 
 PROBLEM_EFFECTS = ("difficulty", "length")
+MODEL_EFFECTS = ("model_effect", "quantization_effect")
 
 
 class FamilyArm(NamedTuple):
@@ -31,7 +32,8 @@ class FamilyArm(NamedTuple):
 
 @dataclass(frozen=True)
 class Posterior:
-    """Draws of one task, chains joined: `params` maps names to (draw,), (draw, problem) or (draw, arm) arrays.
+    """Draws of one task, chains joined: `params` maps names to (draw,), (draw, problem), (draw, arm), (draw, model,
+    problem) or (draw, arm, problem) arrays.
 
     `wrong_spread` (problem,): see `vote_model`.
     """
@@ -76,12 +78,25 @@ class Posterior:
         ]
         return sorted(arms, key=lambda a: a.weight)
 
+    def arm_draws(self, arm: FamilyArm) -> dict[str, Array]:
+        """Everything about a measured arm, as JAX arrays with the draw first: the population, the arm's misfit
+        (draw,), and `effect` and `own_length` (draw, problem)."""
+        model = list(self.shapes).index(arm.model)
+        own, quantized = (jnp.asarray(self.params[name][:, model]) for name in MODEL_EFFECTS)
+        share = surface.weight_bit_shape(jnp.asarray(arm.weight_bits), jnp.asarray(self.params["kappa_w"]))
+        return self.population_draws() | {
+            "misfit": jnp.asarray(self.params["misfit"][:, arm.position]),
+            "effect": own + share[:, None] * quantized,
+            "own_length": jnp.asarray(self.params["own_length"][:, arm.position]),
+        }
+
     def arm_accuracy(self, arm: FamilyArm, budgets: np.ndarray) -> np.ndarray:
-        """Accuracy of a measured arm, its misfit included: (draw, budget)."""
-        return self.accuracy(self.log_size(arm.model), arm.weight_bits, budgets, self.params["misfit"][:, arm.position])
+        """Accuracy of a measured arm, with its own misfit, effects and lengths: (draw, budget)."""
+        x, bits = jnp.asarray(self.log_size(arm.model)), jnp.asarray(arm.weight_bits)
+        return np.asarray(_arm_accuracy(self.arm_draws(arm), x, bits, jnp.asarray(budgets, float)))
 
     def accuracy(self, x: float, weight_bits: float, budgets: np.ndarray, misfit: np.ndarray) -> np.ndarray:
-        """Mean accuracy over the task's problems at log size `x`.
+        """Mean accuracy over the task's problems of a model of log size `x` that nobody ran.
 
         Parameters
         ----------
@@ -91,10 +106,8 @@ class Posterior:
         -------
         (draw, budget)
         """
-        draws = self.population_draws()
-        return np.asarray(
-            _accuracy(draws, jnp.asarray(misfit), float(x), float(weight_bits), jnp.asarray(budgets, float))
-        )
+        draws = self.population_draws() | {"misfit": jnp.asarray(misfit)}
+        return np.asarray(_accuracy(draws, float(x), float(weight_bits), jnp.asarray(budgets, float)))
 
 
 def check_batch(batch: float) -> None:
@@ -105,15 +118,28 @@ def check_batch(batch: float) -> None:
         )
 
 
-@jax.jit
-def _accuracy(draws: dict[str, Array], misfit: Array, x: Array, bits: Array, budgets: Array) -> Array:
-    def one(draw: dict[str, Array], u: Array) -> Array:
-        theta = surface.ability(draw, x, bits) + u
-        present = ~jnp.isnan(draw["difficulty"])
-        q = jnp.where(present, jax.nn.sigmoid(theta - draw["difficulty"]), 0.0)
-        longer = jnp.where(present, surface.problem_length(draw), 0.0)
-        slack = jnp.log(budgets) - surface.log_length(draw, x, bits)
-        finished = surface.finished_by(draw, slack[:, None], longer)
-        return surface.accuracy(finished @ q / present.sum(), draw["guess"], surface.slip_rate(draw, x))
+def problem_accuracy(draw: dict[str, Array], x: Array, bits: Array, budgets: Array) -> Array:
+    """One draw's chance of a right answer of a measured arm: (budget, problem). `draw`: see `Posterior.arm_draws`."""
+    theta = surface.ability(draw, x, bits) + draw["misfit"]
+    q = jax.nn.sigmoid(theta - draw["difficulty"] + draw["effect"])
+    slack = jnp.log(budgets) - surface.log_length(draw, x, bits)
+    longer = surface.problem_length(draw) + draw["own_length"]
+    solved = q * surface.solved_by(draw, slack[:, None], longer, x, bits)
+    return surface.accuracy(solved, draw["guess"], surface.slip_rate(draw, x))
 
-    return jax.lax.map(lambda pair: one(*pair), (draws, misfit), batch_size=64)
+
+@jax.jit
+def _arm_accuracy(draws: dict[str, Array], x: Array, bits: Array, budgets: Array) -> Array:
+    return jax.lax.map(lambda d: problem_accuracy(d, x, bits, budgets).mean(axis=-1), draws, batch_size=64)
+
+
+@jax.jit
+def _accuracy(draws: dict[str, Array], x: Array, bits: Array, budgets: Array) -> Array:
+    def one(draw: dict[str, Array]) -> Array:
+        logit = surface.ability(draw, x, bits) + draw["misfit"] - draw["difficulty"]
+        q = surface.average_solve_probability(logit, surface.effect_spread(draw, bits))
+        slack = jnp.log(budgets) - surface.log_length(draw, x, bits)
+        solved = surface.solved_by(draw, slack[:, None], surface.problem_length(draw), x, bits, own_lengths=True)
+        return surface.accuracy(solved @ q / len(q), draw["guess"], surface.slip_rate(draw, x))
+
+    return jax.lax.map(one, draws, batch_size=64)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 
 from tslaw.errors import TslawError
 from tslaw.fit.posterior import Posterior
+from tslaw.fit.surface import weight_bit_shape
 
 MAX_EXTRAPOLATION = 64.0
 
@@ -15,7 +17,8 @@ def predict_accuracy(
 ) -> np.ndarray:
     """Posterior predictive mean accuracy of a new model of the family over the task's problems.
 
-    A new arm has a misfit nobody has seen: every draw gets one from Normal(0, sd_misfit).
+    A new arm has a misfit nobody has seen: every draw gets one, of its model from Normal(0, sd_misfit) and of its
+    quantization from Normal(0, s(b) sd_misfit_w).
 
     Parameters
     ----------
@@ -43,5 +46,8 @@ def predict_accuracy(
     if (np.asarray(token_budgets) < 1).any():
         raise TslawError("A token budget must be at least 1.", where="--token-budget")
     rng = np.random.default_rng(seed)
-    misfit = posterior.params["sd_misfit"] * rng.standard_normal(posterior.n_draws)
+    own, quantized = rng.standard_normal((2, posterior.n_draws))
+    kappa = jnp.asarray(posterior.params["kappa_w"])
+    share = np.asarray(weight_bit_shape(jnp.asarray(weight_bits), kappa))
+    misfit = posterior.params["sd_misfit"] * own + share * posterior.params["sd_misfit_w"] * quantized
     return posterior.accuracy(float(np.log(n_params / posterior.reference_size)), weight_bits, token_budgets, misfit)

@@ -57,7 +57,7 @@ def simulate_task(template: TaskData, truth: Mapping[str, np.ndarray], samples: 
     flat = np.repeat(states.reshape(-1, n_states), samples, axis=0)
     arm = np.repeat(np.arange(n_arms), n_problems * samples)
     chain = relapse_chain(params, template)
-    each = Relapse(np.asarray(chain.decay)[arm], np.asarray(chain.kept))
+    each = Relapse(chain.decay[arm], chain.kept)
     correct = simulate_patterns(flat, float(truth["guess"]), slip[arm], each, np.random.default_rng(seed))
     correct = correct.reshape(n_arms, n_problems, samples, n_states - 1)
     patterns, arm, problem, pattern, count = distinct_rows(correct, shared=True)

@@ -12,9 +12,9 @@ if its thinking has *finished* by T (probability F):
 
 x is ln(parameters / reference size), b the bits a weight has, s(b) the share of 4 bits' damage that b bits do
 (delta_w(b) = delta_w s(b)), m the expected log length of the thinking needed, d_j and ell_j how difficult and how long
-problem j is (zero for an average one), l = `late_share(...)` of the solutions come only when thinking is gone over again, a
-log time tau = `late_delay` later and more spread by half of that, `guess` the chance to be right without having solved,
-`slip` the chance that a probe of a solved trajectory answers wrongly.
+problem j is (zero for an average one), l = `late_share(...)` of the solutions come only when thinking is gone over
+again, a log time tau = `late_delay` later and more spread by half of that, `guess` the chance to be right without
+having solved, `slip` the chance that a probe of a solved trajectory answers wrongly.
 
 A solved trajectory may be lost again when thinking goes on (and a lost one found): it relapses at the rate kappa_i on a
 clock c_i(T) = (T / typical length)^relapse_power, in the long run to w = `kept`; t is the time at which that term's
@@ -27,8 +27,8 @@ has at native precision and what quantization adds to that, in proportion to s(b
     c_ij = model_effect_j + s(b_i) quantization_effect_j               one number a model and problem each
     o_ij = 0, but with probability `own_length_share` Normal(0, own_length_spread)
 
-For sizes that nobody ran they are averaged over: see `average_solve_probability` and `solved_by`. Every function here is a
-pure function of arrays, without priors or data.
+For sizes that nobody ran they are averaged over: see `average_solve_probability` and `solved_by`. Every function here
+is a pure function of arrays, without priors or data.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.nn import sigmoid
 from jax.scipy.stats import norm
@@ -92,7 +93,7 @@ def solve_probability(theta: Array, difficulty: Array, own: Array | float = 0.0)
     return sigmoid(theta[..., :, None] - difficulty[..., None, :] + own)
 
 
-def own_effect(model_effect: Array, quantization_effect: Array, quantized: Array, model: Array) -> Array:
+def own_effect(model_effect: Array, quantization_effect: Array, quantized: Array, model: np.ndarray) -> Array:
     """c of every arm, (..., arm, problem), from effects (..., model, problem), the arms' s(b) and models (arm,)."""
     return model_effect[..., model, :] + quantized[..., :, None] * quantization_effect[..., model, :]
 
@@ -159,14 +160,12 @@ def still_right(params: Params, rate: Array, elapsed: Array) -> Array:
     return params["kept"] + (1.0 - params["kept"]) * jnp.exp(-rate * elapsed)
 
 
-def solved_by(
-    params: Params, slack: Array, longer: Array, x: Array, bits: Array, own_lengths: bool = False
-) -> Array:
+def solved_by(params: Params, slack: Array, longer: Array, x: Array, bits: Array, own_lengths: bool = False) -> Array:
     """S: the chance that a solvable problem is solved by then and not lost again.
 
-    `slack` is the log budget beyond the arm's typical log length, `longer` how much longer the problem is (and the arm's
-    own length for it); all broadcast. With `own_lengths` the lengths of its own that an arm may have for a problem are
-    averaged over: that of an arm nobody ran.
+    `slack` is the log budget beyond the arm's typical log length, `longer` how much longer the problem is (and the
+    arm's own length for it); all broadcast. With `own_lengths` the lengths of its own that an arm may have for a
+    problem are averaged over: that of an arm nobody ran.
     """
     behind, late, rate = slack - longer, late_share(params, longer, x, bits), relapse_rate(params, x, bits)
     terms = _terms(params, behind, late, 0.0)
