@@ -33,7 +33,7 @@ def fit_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real but very short fit of three models at two bit widths; too short to pass its diagnostics."""
     models = ("Qwen3-1.7B", "Qwen3-4B", "Qwen3-8B")
     empty = template(8, (8, 4), (1000, 4000, 16000), models, task="simulated/maths")
-    data = simulate_task(empty, draw_truth(3, 8, 6), samples=4, seed=3)
+    data = simulate_task(empty, draw_truth(3, empty), samples=4, seed=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # ArviZ on Pareto k of so few draws
         tree = fit_tasks([data], Sampling(chains=2, warmup=40, samples=30, map_steps=100, progress=False))

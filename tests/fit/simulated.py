@@ -19,7 +19,7 @@ from tslaw.memory import Accounting, kv_bytes_per_token, n_params, weight_bytes
 from tslaw.shape import ModelShape
 
 Truth = dict[str, Any]
-SHORT = Sampling(chains=2, warmup=100, samples=100, seed=3, progress=False)
+SHORT = Sampling(chains=2, warmup=70, samples=60, seed=3, progress=False)
 """Enough for a posterior that can be asked questions, too little to pass the diagnostics."""
 
 QWEN3_BUDGETS = (1000, 2000, 4000, 8000, 12000, 16000, 24000, 32000)

@@ -33,7 +33,7 @@ def test_rows_say_the_same_as_the_dataset() -> None:
 
 def test_a_simulated_task_survives_the_trip_through_a_dataset() -> None:
     empty = template(6, (16, 4), (1000, 4000, 16000), ("Qwen3-1.7B", "Qwen3-8B"))
-    data = simulate_task(empty, draw_truth(0, 6, 4), 5, 0)
+    data = simulate_task(empty, draw_truth(0, empty), 5, 0)
     back = task_data(as_dataset(data))
     assert back.models == data.models
     assert back.shapes == data.shapes
@@ -69,7 +69,7 @@ def test_a_dataset_of_independent_budgets_is_read_as_such() -> None:
 def test_tasks_share_one_reference_size() -> None:
     first = template(4, models=("Qwen3-0.6B", "Qwen3-1.7B"))
     second = template(4, models=("Qwen3-8B", "Qwen3-32B"), task="other")
-    sets = [as_dataset(simulate_task(t, draw_truth(0, 4, 6), 2, 0)) for t in (first, second)]
+    sets = [as_dataset(simulate_task(t, draw_truth(0, t), 2, 0)) for t in (first, second)]
     found = tasks_data(sets)
     assert found[0].reference_size == found[1].reference_size
     for data, ds in zip(found, sets, strict=True):

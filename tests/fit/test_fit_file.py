@@ -179,7 +179,7 @@ def test_diagnostics_notice_chains_that_disagree_and_a_chain_alone(two_fits) -> 
 
 def test_diagnostics_notice_divergences(two_fits) -> None:
     fit = two_fits[1]
-    stats = fit.draws.sample_stats | {"diverging": np.arange(200).reshape(2, 100) < 7}
+    stats = fit.draws.sample_stats | {"diverging": np.arange(2 * SHORT.samples).reshape(2, SHORT.samples) < 7}
     found = diagnose(Draws(fit.draws.posterior, stats, 0.0), fit.data)[0]
-    assert "7 divergent transitions of 200" in found.failures
+    assert f"7 divergent transitions of {2 * SHORT.samples}" in found.failures
     assert not found.passed

@@ -116,15 +116,23 @@ def voted_accuracy(
     posterior: Posterior, arm: FamilyArm, budgets: np.ndarray, voters: tuple[int, ...] = VOTERS
 ) -> np.ndarray:
     """Accuracy of a measured arm's majority votes, with all that is its own: (voters, draw, budget)."""
-    tables = [jnp.asarray(win_table(g, posterior.wrong_spread)) for g in voters]
+    tables = tuple(jnp.asarray(win_table(g, posterior.wrong_spread)) for g in voters)
     x, bits = jnp.asarray(posterior.log_size(arm.model)), jnp.asarray(arm.weight_bits)
+    found = _voted(posterior.arm_draws(arm), x, bits, jnp.asarray(budgets, float), tables)
+    return np.asarray(found).transpose(1, 0, 2)
 
-    @jax.jit
+
+@jax.jit
+def _voted(
+    draws: dict[str, jax.Array], x: jax.Array, bits: jax.Array, budgets: jax.Array, tables: tuple[jax.Array, ...]
+) -> jax.Array:
+    """(draw, voters, budget); compiled once for all arms."""
+
     def one(draw: dict[str, jax.Array]) -> jax.Array:
-        p = problem_accuracy(draw, x, bits, jnp.asarray(budgets, float))
+        p = problem_accuracy(draw, x, bits, budgets)
         return jnp.stack([vote_accuracy(p, table).mean(axis=-1) for table in tables])
 
-    return np.asarray(jax.lax.map(one, posterior.arm_draws(arm), batch_size=16)).transpose(1, 0, 2)
+    return jax.lax.map(one, draws, batch_size=16)
 
 
 def memory_grid(posterior: Posterior, arms: list[FamilyArm], batch: float, samples: int) -> np.ndarray:
