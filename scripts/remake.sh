@@ -1,14 +1,10 @@
 #!/usr/bin/env bash
-# Makes again what the repository holds in fits/ and docs/figures/ from the sweep in measurements/ (docs/kv_findings.md names the command of kv_*.png). On two cores maths took
-# 17 minutes beside other work; knowledge takes longer and was not seen to end. How the measurements were made is in measurements/README.md.
+# Makes again what the repository holds in fits/ and docs/figures/ from the sweep in measurements/ (docs/kv_findings.md
+# names the command of kv_*.png). How the measurements were made is in measurements/README.md.
 # usage: remake.sh [TASK ...]    (BIN: the folder that holds the tslaw program, .venv/bin after `make install`)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tslaw() { "${BIN:+$BIN/}tslaw" "$@"; }
-
-# draws TASK: iterations of each chain, warm-up and kept. Knowledge needs more: the ladder's models either know a fact or
-# do not, and how steep the step between is moves slowly.
-draws() { case $1 in knowledge) echo 400 1600 ;; *) echo 400 600 ;; esac; }
 
 # ask TASK: what the fit says, and its figures
 ask() {
@@ -28,11 +24,10 @@ ask() {
 
 [ $# -gt 0 ] || set -- math knowledge
 for task; do
-  read -r warmup samples < <(draws "$task")
   data=measurements/ladder-$task.nc
   tslaw validate "$data"
   status=0
-  tslaw fit "$data" --out "fits/ladder-$task.nc" --warmup "$warmup" --samples "$samples" --overwrite |
+  tslaw fit "$data" --out "fits/ladder-$task.nc" --warmup 300 --samples 1000 --overwrite |
     tee "fits/ladder-$task.txt" || status=$?
   [ "$status" -le 1 ] || exit "$status"  # 1: diagnostics failed; such a fit is kept and says so
   ask "$task"

@@ -29,7 +29,7 @@ from tslaw.fit.lengths import (
     row_table,
 )
 from tslaw.fit.loo import left_out_log_likelihood
-from tslaw.fit.model import sample_difficulty, sample_effect, sample_misfit
+from tslaw.fit.model import sample_centred, sample_difficulty
 from tslaw.fit.simulate import simulate_task
 
 N_PROBLEMS, N_ARMS = 5, 4
@@ -180,11 +180,10 @@ def test_effects_have_one_prior_however_they_are_parametrised() -> None:
     params = {"theta0": jnp.asarray(1.5), "sd_difficulty": jnp.asarray(2.0)}
     with numpyro.handlers.seed(rng_seed=0):
         difficulty = np.asarray(sample_difficulty(params, known))
-        effect = np.asarray(sample_effect("logit", jnp.asarray(-3.0), jnp.asarray(2.0), known[None]))[0]
-        misfit = np.asarray(
-            sample_misfit("ability", jnp.full(20_000, 0.7), jnp.asarray(2.0), np.where(known, 0.9, 0.2))
-        )
-    for drawn in (difficulty, effect, misfit):
+        some = np.where(known, 0.9, 0.2)
+        misfit = np.asarray(sample_centred("ability", jnp.full(20_000, 0.7), jnp.asarray(2.0), some))
+        effect = np.asarray(sample_centred("logit", jnp.full((1, 20_000), -3.0), jnp.asarray(2.0), known[None] * 1.0))
+    for drawn in (difficulty, effect[0], misfit):
         for half in (drawn[known], drawn[~known]):
             assert half.mean() == pytest.approx(0.0, abs=0.08)
             assert half.std() == pytest.approx(2.0, rel=0.03)

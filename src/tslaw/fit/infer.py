@@ -112,8 +112,8 @@ def rough_start(data: TaskData, prior: Prior) -> dict[str, Array]:
         "easiness": np.log(share / (1.0 - share)) / np.where(informative(data), 1.0, MAP_SCALES["sd_difficulty"]),
         "model_ability": np.zeros(n_models),
         "quantized_ability": np.zeros(n_models),
-        "logit": np.where(native.known, native.logit, 0.0),
-        "quantized_logit": np.where(low.known, low.logit, 0.0),
+        "logit": native.effect * native.logit,
+        "quantized_logit": low.effect * low.logit,
     }
     return {k: jnp.asarray(v, float) for k, v in (scalars | effects).items()}
 

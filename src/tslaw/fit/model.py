@@ -1,9 +1,9 @@
 """Priors, and the NumPyro model that ties them to the surface and the likelihood.
 
-Effects are centred (sampled as what the data see) where the data bound them on both sides, and not centred (sampled in
-units of their spread) where the prior decides, and its scale with it: difficulties as `easiness` = theta0 - d_j, a
-model's effect on a problem as the logit of solving it at native precision, quantization's as the logit at 4 bits. The
-models' misfits are centred as far as their own data speak. Lengths are summed out.
+Difficulties are centred (sampled as what the data see, `easiness` = theta0 - d_j) where the data bound them on both
+sides, and not centred (sampled in units of their spread) where the prior decides, and its scale with it. Models'
+misfits and effects on single problems are centred as far as their own data speak: a model's effect as the logit of
+solving a problem at native precision, quantization's as that at 4 bits. Lengths are summed out.
 
 Thinking lengths are resolved only as finely as the budgets are spaced. A task whose lengths are nearly deterministic
 would drive sigma_len to zero and the likelihood to a staircase; sigma_len is therefore bounded below by a quarter of
@@ -63,8 +63,8 @@ POPULATION = (
 
 
 HALF_NORMAL_QUARTILE = 0.3186
-TELLING = 1.0
-"""Information (per logit squared) from which on a model's own data tell how easy a problem is for it."""
+VARIANCES = (0.02, 25.0)
+"""The least and the largest variance of effects that is taken to be typical."""
 WELL_ABOVE, LOW_BITS = 8.0, 5.0
 """Bits a weight that say what a model does at native precision, and below which they say what quantization costs."""
 FEW = 0.03
@@ -76,9 +76,12 @@ class Prior:
     """Scales of the priors, in the units of the surface (logits and log tokens).
 
     The defaults say (two standard deviations): a model e times larger gains 0 to 8 logits; 4-bit weights cost 0 to 3
-    logits at the reference size; difficulties spread with a standard deviation of 0 to 10 logits, arms' misfits of 0 to
-    1; lengths lie within a factor of about 20 of the budgets' middle; a tenth of the solutions come late, up to a
-    third, about e times later.
+    logits at the reference size; difficulties spread with a standard deviation of 0 to 10 logits, models' misfits of 0
+    to 1, a model's effects on single problems, and those of its quantization, of 0 to 5; lengths lie within a factor of
+    about 20 of the budgets' middle, and a fifth of an arm's are its own, up to half; a tenth of the solutions come
+    late, up to a half, about e times later, more of them or fewer where problems are long, models small or bits few;
+    what was solved relapses within 20 typical lengths, give or take a factor of 20, and a quarter of it stays, up to
+    two thirds.
     """
 
     theta0: float = 5.0
@@ -177,53 +180,64 @@ def sample_difficulty(params: dict[str, Array], centred: np.ndarray) -> Array:
 class Group(NamedTuple):
     """What some arms of every model say of its effects.
 
-    model : (arm,) the model of every arm. centred : (model,) how far its misfit is centred. known : (model, problem)
-    which of its effects are centred. logit : (model, problem) of what was seen at the largest budgets.
+    model : (arm,) the model of every arm. misfit : (model,) and effect : (model, problem) how far its misfit and its
+    effects are centred. logit : (model, problem) of what was seen at the largest budgets.
     """
 
     model: np.ndarray
-    centred: np.ndarray
-    known: np.ndarray
+    misfit: np.ndarray
+    effect: np.ndarray
     logit: np.ndarray
+
+
+class _Seen(NamedTuple):
+    """Logits at the largest budgets and their information, (model, problem) each."""
+
+    logit: np.ndarray
+    information: np.ndarray
 
 
 def groups(data: TaskData, prior: Prior) -> tuple[Group, Group]:
     """What the arms nearest to native precision say of each model, and what the most quantized ones say besides."""
     model = data.model_index()
     top = np.array([data.weight_bits[model == m].max() for m in range(model.max() + 1)])[model]
-    native = data.weight_bits >= np.minimum(top, WELL_ABOVE)
-    return _group(data, prior, model, native), _group(data, prior, model, data.weight_bits < LOW_BITS)
+    native = _seen(data, model, data.weight_bits >= np.minimum(top, WELL_ABOVE))
+    low = _seen(data, model, data.weight_bits < LOW_BITS)
+    additive = native.logit.mean(axis=1, keepdims=True) + native.logit.mean(axis=0) - native.logit.mean()
+    own = _typical_variance(native.logit - additive, 1.0 / native.information)
+    lost = low.logit - native.logit
+    lost = _typical_variance(lost - lost.mean(axis=1, keepdims=True), 1.0 / low.information + 1.0 / native.information)
+    return _group(model, native, own, prior.sd_misfit), _group(model, low, lost, prior.sd_misfit_w)
 
 
-def _group(data: TaskData, prior: Prior, model: np.ndarray, member: np.ndarray) -> Group:
+def _seen(data: TaskData, model: np.ndarray, member: np.ndarray) -> _Seen:
     right, total = data.solved_counts()
-    n_models = int(model.max()) + 1
-    right, total = (np.stack([c[member & (model == m)].sum(axis=0) for m in range(n_models)]) for c in (right, total))
+    models = range(int(model.max()) + 1)
+    right, total = (np.stack([c[member & (model == m)].sum(axis=0) for m in models]) for c in (right, total))
     share = (right + 0.5) / (total + 1.0)
-    information = total * share * (1.0 - share)
-    spread = (HALF_NORMAL_QUARTILE * prior.sd_effect) ** 2
-    of_model = (information / (1.0 + information * spread)).sum(axis=1) * (HALF_NORMAL_QUARTILE * prior.sd_misfit) ** 2
-    logit = np.log(share / (1.0 - share))
-    return Group(model, of_model / (1.0 + of_model), information > TELLING, logit)
+    return _Seen(np.log(share / (1.0 - share)), (total + 1.0) * share * (1.0 - share))
 
 
-def sample_misfit(name: str, expected: Array, spread: Array, centred: np.ndarray) -> Array:
-    """Draw every model's misfit, (model,), partially centred (Papaspiliopoulos, Roberts & Skold 2007) by `centred` on
-    what the surface expects, (model,).
+def _typical_variance(residuals: np.ndarray, noise: np.ndarray) -> float:
+    """Of effects whose noisy residuals were seen: a rough guess that decides how they are sampled, nothing else."""
+    return float(np.clip(np.mean(residuals**2 - noise), *VARIANCES))
 
-    Fully centred, models with few trajectories make a funnel of the spread; not centred, models with many tie delta_w
-    and alpha to every misfit.
+
+def _group(model: np.ndarray, seen: _Seen, variance: float, sd_misfit: float) -> Group:
+    effect = seen.information * variance / (1.0 + seen.information * variance)
+    of_model = (effect / variance).sum(axis=1) * (HALF_NORMAL_QUARTILE * sd_misfit) ** 2
+    return Group(model, of_model / (1.0 + of_model), effect, seen.logit)
+
+
+def sample_centred(name: str, expected: Array, spread: Array, centred: np.ndarray) -> Array:
+    """Draw effects of standard deviation `spread`, partially centred (Papaspiliopoulos, Roberts & Skold 2007) by
+    `centred` on what is `expected`; of the shape of both.
+
+    Fully centred, effects of which the data say little make a funnel of the spread; not centred, those of which they
+    say much tie the expected values to every effect.
     """
-    ability = numpyro.sample(name, dist.Normal(centred * expected, spread**centred).to_event(1))
-    return spread ** (1.0 - centred) * (ability - centred * expected)
-
-
-def sample_effect(name: str, expected: Array, spread: Array, known: np.ndarray) -> Array:
-    """Draw an effect for every model and problem, (model, problem): as a logit around `expected` where it is `known`,
-    elsewhere in units of its spread."""
-    location, scale = jnp.where(known, expected, 0.0), jnp.where(known, spread, 1.0)
-    drawn = numpyro.sample(name, dist.Normal(location, scale).to_event(2))
-    return jnp.where(known, drawn - expected, spread * drawn)
+    drawn = numpyro.sample(name, dist.Normal(centred * expected, spread**centred).to_event(np.ndim(centred)))
+    return spread ** (1.0 - centred) * (drawn - centred * expected)
 
 
 def task_model(data: TaskData, prior: Prior) -> None:
@@ -234,15 +248,15 @@ def task_model(data: TaskData, prior: Prior) -> None:
     quantized = surface.weight_bit_shape(jnp.asarray(data.weight_bits), params["kappa_w"])
     rise = params["alpha"] * x
     loss = params["delta_w"] * jnp.exp(-params["gamma_w"] * x)
-    u = sample_misfit("model_ability", rise, params["sd_misfit"], native.centred)
-    v = sample_misfit("quantized_ability", -loss, params["sd_misfit_w"], low.centred)
+    u = sample_centred("model_ability", rise, params["sd_misfit"], native.misfit)
+    v = sample_centred("quantized_ability", -loss, params["sd_misfit_w"], low.misfit)
     params["misfit"] = numpyro.deterministic("misfit", u[native.model] + quantized * v[native.model])
     difficulty = numpyro.deterministic("difficulty", sample_difficulty(params, informative(data)))
     params["difficulty"] = difficulty
     at_native = (params["theta0"] + rise + u)[:, None] - difficulty
-    own = numpyro.deterministic("model_effect", sample_effect("logit", at_native, params["sd_effect"], native.known))
+    own = numpyro.deterministic("model_effect", sample_centred("logit", at_native, params["sd_effect"], native.effect))
     at_low = at_native + own + (v - loss)[:, None]
-    own_w = sample_effect("quantized_logit", at_low, params["sd_effect_w"], low.known)
+    own_w = sample_centred("quantized_logit", at_low, params["sd_effect_w"], low.effect)
     own_w = numpyro.deterministic("quantization_effect", own_w)
     params["effect"] = surface.own_effect(own, own_w, quantized, native.model)
     each = problem_log_likelihood(params, data, length_grid(data.budgets), row_table(data))
