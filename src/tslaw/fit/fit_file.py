@@ -239,7 +239,11 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
     models = tuple(arms["arm_model"].values.astype(str)[fitted])
     present = ~np.isnan(params["difficulty"]).all(axis=0)
     order = draws["model"].values.astype(str).tolist()
-    kept = {"arm": fitted, "problem": np.flatnonzero(present), "model": [order.index(m) for m in dict.fromkeys(models)]}
+    kept: dict[str, Any] = {
+        "arm": fitted,
+        "problem": np.flatnonzero(present),
+        "model": [order.index(m) for m in dict.fromkeys(models)],
+    }
     for name, dims in EFFECT_DIMS.items():
         for axis, dim in enumerate(dims, start=1):
             params[name] = params[name].take(kept[dim], axis)

@@ -51,7 +51,7 @@ class Sampling:
     warmup: int = 500
     samples: int = 800
     seed: int = 0
-    target_accept: float = 0.8
+    target_accept: float = 0.9
     map_steps: int = 400
     progress: bool = field(default_factory=lambda: sys.stderr.isatty())
 
@@ -153,8 +153,9 @@ def laplace_covariance(start: dict[str, Array], gradient: Callable[[Array], Arra
     mode only at fixed scales, so curvatures below 1 (or negative) are taken to be 1.
     """
     flat = np.asarray(ravel_pytree(start)[0])
-    here = np.asarray(gradient(flat))
-    slopes = [np.asarray(gradient(flat + h)) - here for h in HESSIAN_STEP * np.eye(len(flat), dtype=flat.dtype)]
+    here = np.asarray(gradient(jnp.asarray(flat)))
+    steps = HESSIAN_STEP * np.eye(len(flat), dtype=flat.dtype)
+    slopes = [np.asarray(gradient(jnp.asarray(flat + step))) - here for step in steps]
     hessian = np.stack(slopes) / HESSIAN_STEP
     curvature, axes = np.linalg.eigh(0.5 * (hessian + hessian.T))
     return (axes / np.maximum(curvature, 1.0)) @ axes.T

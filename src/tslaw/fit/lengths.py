@@ -18,7 +18,7 @@ sum cheap.
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -146,25 +146,35 @@ def solve_chances(params: dict[str, Array], data: TaskData, own: Array | float) 
 
 
 def cells_by_own_length(
-    params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable, own: Array | float
+    params: dict[str, Array],
+    data: TaskData,
+    grid: LengthGrid,
+    rows: RowTable,
+    own: Array | float,
+    dtype: Any = jnp.float32,
 ) -> Array:
     """Log-likelihood of every cell's trajectories, were the arm's length for the problem the grid's:
-    (problem, arm, node)."""
-    each = _row_log_likelihood(params, data, grid, rows, solve_chances(params, data, own))
+    (problem, arm, node), summed in `dtype`."""
+    each = _row_log_likelihood(params, data, grid, rows, solve_chances(params, data, own)).astype(dtype)
     n_arms, n_problems = len(data.arms), len(data.problems)
     cells = jax.ops.segment_sum(each, rows.cell, n_problems * n_arms, indices_are_sorted=True)
     return cells.reshape(n_problems, n_arms, -1)
 
 
 def cells_by_length(
-    params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable, own: Array | float
+    params: dict[str, Array],
+    data: TaskData,
+    grid: LengthGrid,
+    rows: RowTable,
+    own: Array | float,
+    dtype: Any = jnp.float32,
 ) -> Array:
     """The same, were the *problem's* length the grid's: the arm's own is summed out. Cells without data give 0."""
-    cells = cells_by_own_length(params, data, grid, rows, own)
-    kernel = own_length_kernel(params, grid).astype(jnp.float32)
+    cells = cells_by_own_length(params, data, grid, rows, own, dtype)
+    kernel = own_length_kernel(params, grid).astype(dtype)
     most = jax.lax.stop_gradient(cells.max(axis=-1, keepdims=True))
     averaged = jnp.einsum("pah,gh->pag", jnp.exp(cells - most), kernel)
-    return (jnp.log(averaged + jnp.finfo(jnp.float32).tiny) + most).astype(params["mu0"].dtype)
+    return (jnp.log(averaged + jnp.finfo(dtype).tiny) + most).astype(params["mu0"].dtype)
 
 
 def problem_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable) -> Array:

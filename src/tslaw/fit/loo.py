@@ -64,7 +64,8 @@ def _given_the_others(
 
     def by_model(effect: Array, effect_w: Array) -> Array:
         own = surface.own_effect(effect, effect_w, quantized, model)
-        cells = cells_by_length(params, data, grid, rows, own)
+        # Weights that are equal by rounding alone have no tail to smooth.
+        cells = cells_by_length(params, data, grid, rows, own, params["mu0"].dtype)
         return jax.ops.segment_sum(jnp.swapaxes(cells, 0, 1), model, int(model.max()) + 1)
 
     drawn = by_model(params["model_effect"], params["quantization_effect"])

@@ -134,7 +134,8 @@ def finished_by(params: Params, log_budget: Array, mean_log_length: Array, late:
     number of tokens every time leaves what later passes mend to guessing, and accuracy at the largest budgets comes out
     too low.
     """
-    return sum(_terms(params, log_budget - mean_log_length, late, 0.0))
+    first, after = _terms(params, log_budget - mean_log_length, late, 0.0)
+    return first + after
 
 
 def _terms(params: Params, slack: Array, late: Array, spread: Array | float) -> tuple[Array, Array]:
@@ -172,12 +173,11 @@ def solved_by(params: Params, slack: Array, longer: Array, x: Array, bits: Array
     if own_lengths:
         share = params["own_length_share"]
         wide = _terms(params, behind, late, params["own_length_spread"])
-        terms = tuple(usual + share * (own - usual) for usual, own in zip(terms, wide, strict=True))
-    now, total = clock(params, slack), 0.0
-    for term, delay in zip(terms, (0.0, params["late_delay"]), strict=True):
-        since = jnp.maximum(now - clock(params, longer + delay), 0.0)
-        total = total + term * still_right(params, rate, since)
-    return total
+        terms = (terms[0] + share * (wide[0] - terms[0]), terms[1] + share * (wide[1] - terms[1]))
+    now, delays = clock(params, slack), (0.0, params["late_delay"])
+    since = [jnp.maximum(now - clock(params, longer + delay), 0.0) for delay in delays]
+    first, after = (term * still_right(params, rate, t) for term, t in zip(terms, since, strict=True))
+    return first + after
 
 
 def accuracy(solved: Array, guess: Array, slip: Array) -> Array:
