@@ -93,9 +93,11 @@ def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
     )
     with warnings.catch_warnings():  # what ArviZ warns of, high Pareto k, is one of the checks below
         warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto", category=UserWarning)
+        # A chain that stood still has a tail of equal weights, and no k: counted as bad below.
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module="arviz_stats")
         loo = arviz_stats.loo(tree, pointwise=True)
     k = np.asarray(loo.pareto_k.values, float)
-    bad = float((k > BAD_PARETO).mean())
+    bad = float((~(k <= BAD_PARETO)).mean())
     checks = {
         # R-hat of a single chain is NaN: not a pass, but nothing that was checked either.
         f"R-hat {rhat:.3f} > {MAX_RHAT}": rhat > MAX_RHAT,
