@@ -41,7 +41,7 @@ def recover(seed: int) -> Recovered:
     empty = template(24)
     truth = draw_truth(seed, empty)
     data = simulate_task(empty, truth, samples=8, seed=seed)
-    sampling = infer.Sampling(chains=2, warmup=150, samples=250, seed=seed, progress=False)
+    sampling = infer.Sampling(chains=2, warmup=200, samples=300, seed=seed, progress=False)
     draws = infer.run_nuts(data, Prior(), sampling)
     flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in draws.posterior.items()}
     found = crossover(replace(posterior_of([truth], data), params=flat), WEIGHT_BITS)

@@ -224,7 +224,7 @@ def test_a_long_enough_fit_passes_and_is_trusted(tslaw, two_tasks, tmp_path) -> 
     """Status 0, nothing marked as failed, and no warning from the commands that question it."""
     (path,) = _measured(two_tasks[:1], tmp_path)
     out = tmp_path / "good.nc"
-    status, text, err = tslaw("fit", path, "--out", out, "--chains", "2", "--warmup", "300", "--samples", "1000")
+    status, text, err = tslaw("fit", path, "--out", out, "--chains", "2", "--warmup", "300", "--samples", "1600")
     assert "failed" not in err, text
     assert status == 0
     assert "passed" in text
