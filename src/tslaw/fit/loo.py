@@ -77,9 +77,8 @@ def _given_the_others(
         effects, gain = {}, jnp.zeros(())
         for z, (name, spread) in zip(node, EFFECTS.items(), strict=True):
             # Where the posterior has the effect, and no wider than this draw's prior is.
-            share = params[spread] ** 2 / (params[spread] ** 2 + width[name] ** 2)
-            scale = width[name] * jnp.sqrt(share)
-            effects[name] = share * middle[name] + scale * z
+            scale = jnp.minimum(width[name], params[spread])
+            effects[name] = (scale / width[name]) ** 2 * middle[name] + scale * z
             # prior density over that of the nodes, whose weights hold exp(-z^2 / 2)
             standard = effects[name] / params[spread]
             gain = gain + 0.5 * (z * z - standard * standard) + jnp.log(scale / params[spread])
