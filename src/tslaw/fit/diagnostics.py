@@ -22,8 +22,8 @@ MAX_DIVERGENT = 0.002
 BAD_PARETO, MAX_BAD_PARETO = 0.7, 0.2
 """Thresholds of Vehtari et al. (2021, Bayesian Analysis 16) for R-hat and ESS, and of Vehtari, Gelman & Gabry (2017)
 for Pareto k; what a model did on a problem, in all its arms, is more to leave out than a point, so up to a fifth of the
-pairs may have a high one. A problem that no arm solves may be too hard or too long: its two effects then have two modes,
-so a few effects may mix slowly (up to 5% with R-hat > 1.05) without touching any estimand."""
+pairs may have a high one. A problem that no arm solves may be too hard or too long: its two effects then have two
+modes, so a few effects may mix slowly (up to 5% with R-hat > 1.05) without touching any estimand."""
 
 
 @dataclass(frozen=True)
