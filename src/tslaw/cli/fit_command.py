@@ -20,15 +20,21 @@ def command(
         list[Path], typer.Argument(help="Measured datasets of one family, one file a task.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="Where the fit goes (.nc).", show_default=False)],
-    chains: Annotated[int, typer.Option(min=1, max=64, help="Markov chains, run side by side on the CPU.")] = 4,
+    chains: Annotated[int, typer.Option(min=1, max=64, help="Markov chains, run side by side.")] = 4,
     warmup: Annotated[int, typer.Option(min=50, help="Iterations a chain spends adapting.")] = 500,
     samples: Annotated[int, typer.Option(min=50, help="Draws kept from every chain.")] = 800,
+    target_accept: Annotated[
+        float,
+        typer.Option(min=0.5, max=0.999, help="Acceptance NUTS aims at: higher means smaller, safer, slower steps."),
+    ] = 0.95,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing fit.")] = False,
 ) -> None:
     """Fit the accuracy-versus-memory surface to measured data by NUTS, and check that the sampler worked.
 
-    The fit is written also when its diagnostics fail, but then it is marked, and the exit status is 1. For example:
+    The fit is written also when its diagnostics fail, but then it is marked, and the exit status is 1. A run that was
+    interrupted goes on where it was (to a minute) when the same command is given again. Chains run side by side, on the
+    GPU if JAX finds one. For example:
 
     `tslaw fit measurements/ladder-math.nc measurements/ladder-knowledge.nc --out fits/ladder.nc`
     """
@@ -41,7 +47,7 @@ def command(
 
     infer.use_cpu_chains(chains)
     from tslaw.fit.data import tasks_data
-    from tslaw.fit.fit_tasks import fit_tasks
+    from tslaw.fit.fit_tasks import checkpoints_beside, fit_tasks
 
     tasks = tasks_data(datasets)
     for data in tasks:
@@ -49,10 +55,15 @@ def command(
             typer.echo(
                 f"{data.task}: arms with a compressed KV cache are left out: {', '.join(data.left_out)}", err=True
             )
-    sampling = infer.Sampling(chains=chains, warmup=warmup, samples=samples, seed=seed)
+    sampling = infer.Sampling(chains=chains, warmup=warmup, samples=samples, seed=seed, target_accept=target_accept)
     typer.echo(f"NUTS: {chains} chains of {warmup} + {samples} iterations a task, from a MAP start", err=True)
-    tree = fit_tasks(tasks, sampling, files, announce=lambda text: typer.echo(text, err=True))
+    checkpoints = checkpoints_beside(out, tasks, sampling)
+    for found in (c.path for c in checkpoints if c.load() is not None):
+        typer.echo(f"going on from {found}", err=True)
+    tree = fit_tasks(tasks, sampling, files, None, lambda text: typer.echo(text, err=True), checkpoints)
     save_fit(tree, out, overwrite)
+    for checkpoint in checkpoints:
+        checkpoint.remove()
     report(tree)
     print(f"fit written to {out}")
     if not int(tree.attrs["passed"]):

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +15,13 @@ import numpyro
 import optax
 from jax import Array
 from jax.flatten_util import ravel_pytree
-from numpyro.infer import MCMC, NUTS
-from numpyro.infer.util import potential_energy, unconstrain_fn
+from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
 from tslaw.fit import surface
 from tslaw.fit.data import TaskData
 from tslaw.fit.lengths import draw_lengths
-from tslaw.fit.model import POPULATION, Prior, groups, informative, task_model
+from tslaw.fit.model import POPULATION, Prior, groups, informative, sample_parameters, task_model
+from tslaw.fit.nuts import Checkpoint, sample_chains
 
 MAP_SCALES = {"sd_difficulty": 3.0, "sd_misfit": 0.3, "sd_misfit_w": 0.3, "sd_effect": 2.0, "sd_effect_w": 1.0}
 """The joint mode of a hierarchical model is degenerate (all scales zero), so the MAP start is taken at these scales."""
@@ -192,45 +193,31 @@ def effects_of_arms(posterior: dict[str, np.ndarray], data: TaskData) -> np.ndar
     return np.asarray(surface.own_effect(effect, effect_w, quantized, data.model_index()))
 
 
-def run_nuts(data: TaskData, prior: Prior, sampling: Sampling) -> Draws:
-    """Fit one task.
+def constrained(z: dict[str, np.ndarray], data: TaskData, prior: Prior) -> dict[str, np.ndarray]:
+    """Unconstrained draws as what they stand for, derived sites included: (chain, draw, ...) arrays."""
+    arguments: dict[str, Any] = {"return_deterministic": True, "batch_ndims": 2}
+    found = jax.jit(lambda each: constrain_fn(sample_parameters, (data, prior), {}, each, **arguments))(z)
+    return {k: np.asarray(v) for k, v in found.items() if k not in AUXILIARY}
 
-    `data.log_size` and the rest are closed over as constants, so a fresh MCMC is built for every call.
-    """
+
+def run_nuts(data: TaskData, prior: Prior, sampling: Sampling, checkpoint: Checkpoint | None = None) -> Draws:
+    """Fit one task. An unfinished run is kept in `checkpoint`, and resumed from there."""
     started = time.perf_counter()
-    rough = unconstrain_fn(task_model, (data, prior), {}, rough_start(data, prior))
+    rough = unconstrain_fn(sample_parameters, (data, prior), {}, rough_start(data, prior))
     gradient = flat_gradient(data, prior, rough)
     start = map_start(rough, gradient, sampling.map_steps)
     covariance = laplace_covariance(start, gradient)
-    starts = chain_starts(start, covariance, sampling.chains, sampling.seed)
-    parallel = jax.local_device_count() >= sampling.chains > 1
-    mcmc = MCMC(
-        NUTS(
-            task_model,
-            target_accept_prob=sampling.target_accept,
-            dense_mass=[DENSE],
-            inverse_mass_matrix=starting_mass(start, covariance),
-        ),
-        num_warmup=sampling.warmup,
-        num_samples=sampling.samples,
-        num_chains=sampling.chains,
-        chain_method="parallel" if parallel else "sequential",
-        progress_bar=sampling.progress,
+    chains = sample_chains(
+        lambda z: potential_energy(task_model, (data, prior), {}, z),
+        chain_starts(start, covariance, sampling.chains, sampling.seed),
+        starting_mass(start, covariance),
+        DENSE,
+        sampling,
+        checkpoint,
     )
-    if sampling.chains == 1:
-        starts = jax.tree.map(lambda leaf: leaf[0], starts)
-    mcmc.run(
-        jax.random.PRNGKey(sampling.seed + 2),
-        data,
-        prior,
-        init_params=starts,
-        extra_fields=("diverging", "accept_prob", "num_steps", "energy", "potential_energy"),
-    )
-    samples = mcmc.get_samples(group_by_chain=True)
-    posterior = {k: np.asarray(v) for k, v in samples.items() if k not in AUXILIARY}
+    posterior = constrained(chains.z, data, prior)
     effect = effects_of_arms(posterior, data)
     posterior |= draw_lengths({**posterior, "effect": effect}, data, sampling.seed + 3)._asdict()
-    extra = {k: np.asarray(v) for k, v in mcmc.get_extra_fields(group_by_chain=True).items()}
     names = {"num_steps": "n_steps", "accept_prob": "acceptance_rate", "potential_energy": "lp"}
-    stats = {names.get(k, k): (-v if k == "potential_energy" else v) for k, v in extra.items()}
+    stats = {names.get(k, k): (-v if k == "potential_energy" else v) for k, v in chains.stats.items()}
     return Draws(posterior, stats, time.perf_counter() - started)

@@ -240,8 +240,8 @@ def sample_centred(name: str, expected: Array, spread: Array, centred: np.ndarra
     return spread ** (1.0 - centred) * (drawn - centred * expected)
 
 
-def task_model(data: TaskData, prior: Prior) -> None:
-    """The model of one task: priors, surface, likelihood. The problems' lengths are summed out: see `lengths`."""
+def sample_parameters(data: TaskData, prior: Prior) -> dict[str, Array]:
+    """Everything that is sampled, drawn from its prior (inside a NumPyro model), as `problem_log_likelihood` asks."""
     params = sample_population(prior, data.budgets, data.chance)
     native, low = groups(data, prior)
     x = jnp.asarray(data.model_log_size())
@@ -259,6 +259,12 @@ def task_model(data: TaskData, prior: Prior) -> None:
     own_w = sample_centred("quantized_logit", at_low, params["sd_effect_w"], low.effect)
     own_w = numpyro.deterministic("quantization_effect", own_w)
     params["effect"] = surface.own_effect(own, own_w, quantized, native.model)
+    return params
+
+
+def task_model(data: TaskData, prior: Prior) -> None:
+    """The model of one task: priors, surface, likelihood. The problems' lengths are summed out: see `lengths`."""
+    params = sample_parameters(data, prior)
     each = problem_log_likelihood(params, data, length_grid(data.budgets), row_table(data))
     numpyro.factor("trajectories", jnp.sum(each))
 

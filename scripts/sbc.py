@@ -1,0 +1,111 @@
+"""Simulation-based calibration of the fit: `python scripts/sbc.py [--replicates N] [--jobs N] [--out FILE]`.
+
+Every replicate draws a truth from the prior, simulates trajectories with flips at nested budgets, fits them and ranks
+the truth (tslaw.calibrate.sbc). It takes a core one to two minutes, most of it compiling; a replicate is a line of JSON in
+FILE, appended when it is done, and not done again when the script is run again. `--report` prints the table of FILE
+and draws the rank histograms beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--replicates", type=int, default=200)
+    parser.add_argument(
+        "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="replicates at once, a core each"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/calibration/sbc.jsonl")
+    parser.add_argument("--report", action="store_true", help="no fits: the table and the figure of what is there")
+    options = parser.parse_args()
+    if options.report:
+        report(options.out)
+        return 0
+    done = {row["seed"] for row in rows(options.out)}
+    todo = [seed for seed in range(options.replicates) if seed not in done]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    run(todo, options)
+    return 0
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """What was done so far, by seed."""
+    found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return sorted(found, key=lambda row: row["seed"])
+
+
+def run(seeds: list[int], options: argparse.Namespace) -> None:
+    """Do the replicates in processes of their own, and append each to the file."""
+    from rich.progress import track
+
+    spawn = multiprocessing.get_context("spawn")
+    cores = spawn.SimpleQueue()
+    for i in range(options.jobs):
+        cores.put(sorted(os.sched_getaffinity(0))[i % len(os.sched_getaffinity(0))])
+    with (
+        ProcessPoolExecutor(options.jobs, mp_context=spawn, initializer=own_core, initargs=(cores,)) as pool,
+        options.out.open("a") as file,
+    ):
+        jobs = [pool.submit(one, seed) for seed in seeds]
+        for job in track(as_completed(jobs), "replicates", total=len(jobs), disable=not sys.stderr.isatty()):
+            try:
+                row = job.result()
+            except Exception as error:  # one replicate that fails must not end the others, but it must be seen
+                print(f"a replicate failed: {error!r}", file=sys.stderr, flush=True)
+                continue
+            print(json.dumps(row), file=file, flush=True)
+
+
+def own_core(cores: Any) -> None:
+    """One core and one thread for this process, so that replicates do not get in each other's way."""
+    os.sched_setaffinity(0, {cores.get()})
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["OMP_NUM_THREADS"] = "1"
+    from tslaw.fit.infer import use_cpu_chains
+
+    use_cpu_chains(1)
+
+
+def one(seed: int) -> dict[str, Any]:
+    """One replicate in this process."""
+    import jax
+
+    from tslaw.calibrate.sbc import replicate
+
+    row = replicate(seed)
+    jax.clear_caches()  # every replicate's data are compiled in
+    return row
+
+
+def report(path: Path) -> None:
+    """Print the table of `path`, and draw the ranks into the .png beside it."""
+    from tslaw.calibrate.sbc import calibration
+    from tslaw.plots.calibration import rank_histograms
+
+    done = rows(path)
+    found = calibration(done)
+    worst = sum(c.p_uniform < 0.01 for c in found)
+    print(f"{len(done)} replicates, {sum(r['divergent'] > 0 for r in done)} with divergent transitions; ", end="")
+    print(f"R-hat > 1.05 in {sum(r['rhat'] > 1.05 for r in done)}; p < 0.01 for {worst} of {len(found)} quantities.\n")
+    print("| quantity | p (uniform ranks) | covered by the 90% interval | 90% interval of that |")
+    print("| --- | --- | --- | --- |")
+    for c in found:
+        low, high = c.coverage_interval
+        print(f"| {c.name} | {c.p_uniform:.3f} | {c.coverage:.1%} | {low:.1%} to {high:.1%} |")
+    rank_histograms(found).savefig(path.with_suffix(".png"))
+    print(f"\nfigure: {path.with_suffix('.png').name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""NUTS by NumPyro in blocks of iterations, so that a long run shows how far it is and can be resumed.
+
+Chains run side by side: a device each where there are as many devices (`numpyro.set_host_device_count` makes them on a
+CPU), vectorised on one GPU, one after the other elsewhere. A block is compiled once, for warm-up and sampling alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array, lax
+from numpyro.infer import NUTS
+
+if TYPE_CHECKING:
+    from tslaw.fit.infer import Sampling
+
+BLOCK = 10
+SECONDS_BETWEEN_SAVES = 60.0
+FIELDS = ("z", "diverging", "accept_prob", "num_steps", "energy", "potential_energy")
+
+Positions = dict[str, Array]
+Potential = Callable[[Positions], Array]
+
+
+class Chains(NamedTuple):
+    """Unconstrained draws and the sampler's statistics: names to (chain, draw, ...) arrays."""
+
+    z: dict[str, np.ndarray]
+    stats: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where an unfinished run is kept; `key` says what it was a run of, see `fingerprint`."""
+
+    path: Path
+    key: str
+
+    def load(self) -> list[np.ndarray] | None:
+        """What `save` was given last, or None where nothing was kept of this very run."""
+        try:
+            with np.load(self.path) as kept:
+                if str(kept["key"]) != self.key:
+                    return None
+                return [kept[f"leaf{i}"] for i in range(len(kept.files) - 1)]
+        except (OSError, ValueError, KeyError):  # none, or of another version
+            return None
+
+    def save(self, leaves: list[np.ndarray]) -> None:
+        """Replace what was kept."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
+            np.savez(file, key=np.array(self.key), **{f"leaf{i}": leaf for i, leaf in enumerate(leaves)})
+        temporary.replace(self.path)
+
+    def remove(self) -> None:
+        """Forget the run: it is finished and saved elsewhere."""
+        self.path.unlink(missing_ok=True)
+
+
+def fingerprint(*parts: Any) -> str:
+    """A hash of dataclasses, arrays and plain values: two runs with the same one are the same run."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
+        elif hasattr(part, "__dataclass_fields__"):
+            digest.update(fingerprint(*(getattr(part, name) for name in part.__dataclass_fields__)).encode())
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()
+
+
+def for_every_chain(function: Callable[..., Any], chains: int) -> Callable[..., Any]:
+    """`function` of one chain, compiled for arguments with a leading axis of chains."""
+    if jax.local_device_count() >= chains > 1:
+        return jax.pmap(function)
+    if jax.default_backend() == "cpu":
+        return jax.jit(lambda *arguments: lax.map(lambda each: function(*each), arguments))
+    return jax.jit(jax.vmap(function))
+
+
+def sample_chains(
+    potential: Potential,
+    starts: Positions,
+    inverse_mass: dict[tuple[str, ...], Array],
+    dense: tuple[str, ...],
+    sampling: Sampling,
+    checkpoint: Checkpoint | None = None,
+) -> Chains:
+    """Draw from exp(-potential) over unconstrained positions.
+
+    Parameters
+    ----------
+    starts : names to (chain, ...) arrays. inverse_mass : to begin with, as `NUTS` takes it.
+    dense : the names whose metric is dense; the others' is diagonal.
+    checkpoint : where to keep the run once a minute, and from where to resume it.
+    """
+    kernel = NUTS(
+        potential_fn=potential,
+        target_accept_prob=sampling.target_accept,
+        dense_mass=[dense],
+        inverse_mass_matrix=inverse_mass,
+    )
+
+    def begin(key: Array, z: Positions) -> Any:
+        return kernel.init(key, sampling.warmup, z, (), {})
+
+    def advance(state: Any) -> tuple[Any, dict[str, Any]]:
+        def step(state: Any, _: None) -> tuple[Any, dict[str, Any]]:
+            state = kernel.sample(state, (), {})
+            return state, {name: getattr(state, name) for name in FIELDS}
+
+        return lax.scan(step, state, None, length=BLOCK)
+
+    keys = jax.random.split(jax.random.PRNGKey(sampling.seed + 2), sampling.chains)
+    begin, advance = (for_every_chain(f, sampling.chains) for f in (begin, advance))
+    run = _Run.resumed(checkpoint, jax.eval_shape(begin, keys, starts), advance) or _Run(begin(keys, starts), [])
+    total, saved = sampling.warmup + sampling.samples, time.monotonic()
+    with progress_bar(total, sampling.progress) as show:
+        while (done := BLOCK * len(run.blocks)) < total:
+            show(done, run.blocks)
+            state, block = advance(run.state)
+            run = _Run(state, [*run.blocks, jax.tree.map(np.asarray, block)])
+            if checkpoint and (time.monotonic() - saved > SECONDS_BETWEEN_SAVES or done + BLOCK >= total):
+                checkpoint.save(run.leaves())
+                saved = time.monotonic()
+        show(total, run.blocks)
+    kept = jax.tree.map(lambda leaf: leaf[:, sampling.warmup : total], joined(run.blocks))
+    return Chains(kept.pop("z"), kept)
+
+
+def joined(blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Blocks of (chain, iteration, ...) arrays, one after the other."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *blocks)
+
+
+class _Run(NamedTuple):
+    """The state of the chains and what was collected so far, a block each."""
+
+    state: Any
+    blocks: list[dict[str, Any]]
+
+    def leaves(self) -> list[np.ndarray]:
+        """State and collected iterations as arrays."""
+        return [np.asarray(leaf) for leaf in (*jax.tree.leaves(self.state), *jax.tree.leaves(joined(self.blocks)))]
+
+    @classmethod
+    def resumed(cls, checkpoint: Checkpoint | None, state: Any, advance: Callable[..., Any]) -> _Run | None:
+        """What `checkpoint` kept, if anything, in the structure of `state` and of what `advance` collects."""
+        leaves = checkpoint.load() if checkpoint else None
+        if leaves is None:
+            return None
+        n_state, block = len(jax.tree.leaves(state)), jax.eval_shape(advance, state)[1]
+        structure = jax.tree.structure(block)
+        if len(leaves) != n_state + structure.num_leaves:
+            return None
+        collected = [np.split(leaf, leaf.shape[1] // BLOCK, axis=1) for leaf in leaves[n_state:]]
+        blocks = [jax.tree.unflatten(structure, each) for each in zip(*collected, strict=True)]
+        return cls(jax.tree.unflatten(jax.tree.structure(state), leaves[:n_state]), blocks)
+
+
+@contextmanager
+def progress_bar(total: int, wanted: bool) -> Iterator[Callable[[int, list[dict[str, Any]]], None]]:
+    """A bar on the terminal that counts iterations and says how the chains move, or nothing."""
+    if not wanted:
+        yield lambda done, blocks: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True)) as bar:
+        task = bar.add_task("compiling", total=total)
+
+        def show(done: int, blocks: list[dict[str, Any]]) -> None:
+            if blocks:
+                steps, divergent = blocks[-1]["num_steps"].mean(), sum(int(b["diverging"].sum()) for b in blocks)
+                bar.update(
+                    task, description=f"{steps:.0f} steps a draw, {divergent} divergent so far, warm-up included"
+                )
+            bar.update(task, completed=done)
+
+        yield show
