@@ -91,7 +91,7 @@ def fold(task: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def summary(row: dict[str, Any]) -> str:
-    """A line of the table: coverage, mean absolute errors, and the root mean square that leave-one-group-out reports."""
+    """A line of the table: coverage, mean absolute errors, root mean squares."""
     measured, median, law = (np.array(row[k]) for k in ("measured", "median", "power_law"))
     surface, baseline = median - measured, law - measured
     return (

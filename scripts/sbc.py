@@ -1,8 +1,7 @@
 """Simulation-based calibration of the fit: `python scripts/sbc.py [--replicates N] [--jobs N] [--out FILE]`.
 
 Every replicate draws a truth from the prior, simulates trajectories with flips at nested budgets, fits them and ranks
-the truth (tslaw.calibrate.sbc). It takes a core one to two minutes, most of it compiling; a replicate is a line of JSON in
-FILE, appended when it is done, and not done again when the script is run again. `--report` prints the table of FILE
+the truth (tslaw.calibrate.sbc): some minutes of a core. A replicate is a line of JSON in FILE, appended when it is done, and not done again when the script is run again. `--report` prints the table of FILE
 and draws the rank histograms beside it.
 """
 

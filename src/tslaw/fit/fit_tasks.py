@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ def fit_tasks(
     # First of all: while the sampler runs the files may be moved or changed.
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs}
     fits = []
-    for data, checkpoint in zip(tasks, checkpoints or [None] * len(tasks), strict=True):
+    for data, checkpoint in zip(tasks, checkpoints or repeat(None, len(tasks)), strict=True):
         announce(
             f"{data.task}: {len(data.arms)} arms, {len(data.problems)} problems, {len(data.budgets)} budgets, "
             f"{int(data.row_count.sum())} trajectories in {len(data.row_count)} distinct rows"

@@ -60,7 +60,8 @@ class Checkpoint:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         with temporary.open("wb") as file:
-            np.savez(file, key=np.array(self.key), **{f"leaf{i}": leaf for i, leaf in enumerate(leaves)})
+            named: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(leaves)}
+            np.savez(file, key=np.array(self.key), **named)
         temporary.replace(self.path)
 
     def remove(self) -> None:
@@ -163,7 +164,7 @@ class _Run(NamedTuple):
             return None
         n_state, block = len(jax.tree.leaves(state)), jax.eval_shape(advance, state)[1]
         structure = jax.tree.structure(block)
-        if len(leaves) != n_state + structure.num_leaves:
+        if len(leaves) != n_state + len(jax.tree.leaves(block)):
             return None
         collected = [np.split(leaf, leaf.shape[1] // BLOCK, axis=1) for leaf in leaves[n_state:]]
         blocks = [jax.tree.unflatten(structure, each) for each in zip(*collected, strict=True)]
@@ -176,26 +177,18 @@ def progress_bar(total: int, wanted: bool) -> Iterator[Callable[[int, list[dict[
     if not wanted:
         yield lambda done, blocks: None
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True)) as bar:
+    names = ("BarColumn", "MofNCompleteColumn", "TimeElapsedColumn", "TimeRemainingColumn")
+    columns = (*(getattr(progress, name)() for name in names), progress.TextColumn("{task.description}"))
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("compiling", total=total)
 
         def show(done: int, blocks: list[dict[str, Any]]) -> None:
             if blocks:
                 steps, divergent = blocks[-1]["num_steps"].mean(), sum(int(b["diverging"].sum()) for b in blocks)
-                bar.update(
-                    task, description=f"{steps:.0f} steps a draw, {divergent} divergent so far, warm-up included"
-                )
+                bar.update(task, description=f"{steps:.0f} steps a draw, {divergent} divergent, warm-up included")
             bar.update(task, completed=done)
 
         yield show
