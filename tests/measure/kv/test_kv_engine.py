@@ -110,6 +110,13 @@ def test_eviction_caps_the_blocks_that_a_sequence_holds(session, policy):
     assert effects["blocks_freed"] > 0
 
 
+def test_random_eviction_draws_by_the_tokens_that_the_model_was_given(session):
+    places, wanted = session["draws"]["places"], session["draws"]["reference"]
+    assert places == wanted
+    assert places[0] == places[3]
+    assert len({json.dumps(one) for one in places}) == 3
+
+
 def test_the_environment_alone_makes_a_stock_engine_compress(session, tmp_path):
     """As `vllm serve` would: nothing of tslaw is imported by hand, and the engine runs in a process of its own."""
     policy, options = POLICIES["rkv"]
