@@ -15,6 +15,7 @@ EVICT, ROUND = {"buffer": 32}, {"residual": 32, "group": 32}
 POLICIES = {
     "rkv:64": EVICT,
     "streaming:64": EVICT,
+    "random:64": EVICT,
     "quantized:2": ROUND,
     "rkv:64+quantized:4": {**EVICT, **ROUND},
 }

@@ -35,6 +35,7 @@ POLICIES = {
     "streaming+quantized": ("streaming:64+quantized:8", {"buffer": 64, "residual": 32, "group": 48}),
 }
 
+MEMORY_MODEL, MEMORY_POLICIES = "ladder-0.4M", ("full", "streaming:128", "rkv:128+quantized:4", "quantized:4")
 CROWD_POLICIES = ("full", "rkv", "quantized-4")
 RUN_POLICIES = ("full", "streaming", "rkv", "random", "quantized-4", "rkv+quantized")
 
@@ -51,6 +52,7 @@ def main(out: Path) -> None:
         for name, (policy, options) in POLICIES.items():
             found["reference"][name] = against_reference(llm, policy, options)
     found["bfloat16"] = half_precision()
+    found["memory"] = memory_reports()
     found["crowd"] = {name: preemptions_of_a_crowd(*POLICIES[name]) for name in CROWD_POLICIES}
     for name in RUN_POLICIES:
         found["tokens"][name], found["effects"][name] = ways_to_run(*POLICIES[name])
@@ -247,6 +249,13 @@ def draws_side_by_side() -> dict:
         for p in given
     ]
     return {"places": places, "reference": wanted}
+
+
+def memory_reports() -> dict:
+    """What `memory_report` sees of some policies in engines of its own."""
+    from tslaw.measure.kv.memory_report import observe
+
+    return {policy: vars(observe(MEMORY_MODEL, policy)) for policy in MEMORY_POLICIES}
 
 
 def preemptions_of_a_crowd(policy: str, options: dict) -> int:
