@@ -30,12 +30,19 @@ class Head:
 
 
 def attend(
-    policy: str, options: dict[str, Any], queries: Any, keys: Any, values: Any, scale: float, layer: int
+    policy: str,
+    options: dict[str, Any],
+    queries: Any,
+    keys: Any,
+    values: Any,
+    scale: float,
+    layer: int,
+    tokens: list[int] | None = None,
 ) -> tuple[Any, list[list[list[int]]]]:
     """One sequence from its first token on.
 
-    queries (n, heads, head_dim), keys and values (n, kv_heads, head_dim), float32. Returns the outputs (n, heads,
-    head_dim) and, for every event, every head's kept positions.
+    queries (n, heads, head_dim), keys and values (n, kv_heads, head_dim), float32; tokens : their ids, for a policy
+    that draws. Returns the outputs (n, heads, head_dim) and, for every event, every head's kept positions.
     """
     n, n_heads, dim = queries.shape
     n_kv = keys.shape[1]
@@ -53,7 +60,7 @@ def attend(
         if evictor and len(heads[0].kept) == retain + options["buffer"]:
             keep = {"streaming": streaming, "random": uniform, "rkv": rkv}[evictor]
             for h, head in enumerate(heads):
-                places = keep(head, retain, options, scale, h=h, n_kv=n_kv, layer=layer, position=t + 1)
+                places = keep(head, retain, options, scale, h=h, n_kv=n_kv, layer=layer, position=t + 1, tokens=tokens)
                 head.kept = [head.kept[i] for i in places]
                 if bits:
                     round_by_token(head.kept, bits, options["group"])
@@ -92,12 +99,36 @@ def streaming(head: Head, retain: int, options: dict[str, Any], scale: float, **
 
 
 def uniform(
-    head: Head, retain: int, options: dict[str, Any], scale: float, h: int, n_kv: int, layer: int, position: int
+    head: Head,
+    retain: int,
+    options: dict[str, Any],
+    scale: float,
+    h: int,
+    n_kv: int,
+    layer: int,
+    position: int,
+    tokens: list[int],
 ) -> list[int]:
     n = len(head.kept)
-    generator = torch.Generator().manual_seed((options["seed"] * 1009 + layer) * 2_097_143 + position)
-    scores = torch.rand(n_kv, n, generator=generator, dtype=torch.float64)[h].tolist()
-    return best(scores, retain, options)
+    return best(drawn(tokens[:retain], options["seed"], layer, position, h * n, n), retain, options)
+
+
+def drawn(tokens: list[int], seed: int, layer: int, position: int, first: int, n: int) -> list[float]:
+    """The numbers `first` to `first + n - 1` of SplitMix64, begun at a hash of everything else."""
+    state = mix(sum(mix(token + (i + 1) * GAMMA) for i, token in enumerate(tokens)))
+    state = mix(mix(mix(state + seed) + layer) + position)
+    return [(mix(state + (first + i + 1) * GAMMA) >> 11) / 2**53 for i in range(n)]
+
+
+GAMMA = 0x9E3779B97F4A7C15
+
+
+def mix(x: int) -> int:
+    """SplitMix64's output for a state."""
+    x %= 2**64
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+    return x ^ (x >> 31)
 
 
 def best(scores: list[float], retain: int, options: dict[str, Any]) -> list[int]:

@@ -16,6 +16,7 @@ from tslaw.measure.kv.events import LayerState
 from tslaw.measure.kv.plain_cache import PlainCache
 from tslaw.measure.kv.settings import BLOCK_SIZE
 from tslaw.measure.kv.steps import StepCutter, new_stash, run
+from tslaw.measure.kv.tokens import STEP
 
 N_SEQUENCES = 8
 LENGTHS = (135, 170, 97, 151)
@@ -24,11 +25,12 @@ LENGTHS = (135, 170, 97, 151)
 
 @dataclass
 class Sequence:
-    """Random queries, keys and values of one sequence, and how far it has come."""
+    """Random tokens, and queries, keys and values, of one sequence, and how far it has come."""
 
     queries: Any
     keys: Any
     values: Any
+    tokens: Any
     done: int = 0
     blocks: list[int] = field(default_factory=list)  # by token position; -1 where given back
     outputs: list[Any] = field(default_factory=list)
@@ -44,7 +46,8 @@ def random_sequence(n: int, heads: int, kv_heads: int, head_dim: int, dtype: Any
     keys = families[torch.randint(7, (n,), generator=g)] + 0.6 * torch.randn(n, kv_heads, head_dim, generator=g)
     queries = torch.randn(n, heads, head_dim, generator=g)
     values = torch.randn(n, kv_heads, head_dim, generator=g)
-    return Sequence(queries.to(dtype), keys.to(dtype), values.to(dtype))
+    tokens = torch.randint(500, (n,), generator=g)
+    return Sequence(queries.to(dtype), keys.to(dtype), values.to(dtype), tokens)
 
 
 @dataclass
@@ -95,10 +98,11 @@ class Pager:
         rows = [range(s.done, s.done + n) for s, n in batch]
         slots = [self.slot(s, t) for (s, _), r in zip(batch, rows, strict=True) for t in r]
         device = self.cache.device
-        queries, keys, values = (
+        queries, keys, values, tokens = (
             torch.cat([getattr(s, name)[r.start : r.stop] for (s, _), r in zip(batch, rows, strict=True)]).to(device)
-            for name in ("queries", "keys", "values")
+            for name in ("queries", "keys", "values", "tokens")
         )
+        STEP.note(tokens)
         output = self.compute(self._common(batch, slots), queries, keys, values).cpu()
         for (s, n), part in zip(batch, output.split([n for _, n in batch]), strict=True):
             s.outputs.append(part)

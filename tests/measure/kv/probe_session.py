@@ -15,6 +15,7 @@ EVICT, ROUND = {"buffer": 32}, {"residual": 32, "group": 32}
 POLICIES = {
     "rkv:64": EVICT,
     "streaming:64": EVICT,
+    "random:64": EVICT,
     "quantized:2": ROUND,
     "rkv:64+quantized:4": {**EVICT, **ROUND},
 }
@@ -81,15 +82,16 @@ def reference_network(source: str, policy: str, options: dict):
 
     from tslaw.measure.kv.settings import KVSettings
 
-    chosen = KVSettings.read(policy, options).options
+    chosen, given = KVSettings.read(policy, options).options, []
 
     def compressed(module, query, key, value, attention_mask, scaling, **_):
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-        output, _ = attend(policy, chosen, q, k, v, scaling, module.layer_idx)
+        output, _ = attend(policy, chosen, q, k, v, scaling, module.layer_idx, given[-1])
         return output.unsqueeze(0), None
 
     AttentionInterface.register("kv_reference", compressed)
     network = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation="kv_reference")
+    network.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0][0].tolist()))
     return network.eval()
 
 

@@ -35,6 +35,7 @@ POLICIES = {
     "streaming+quantized": ("streaming:64+quantized:8", {"buffer": 64, "residual": 32, "group": 48}),
 }
 
+MEMORY_MODEL, MEMORY_POLICIES = "ladder-0.4M", ("full", "streaming:128", "rkv:128+quantized:4", "quantized:4")
 CROWD_POLICIES = ("full", "rkv", "quantized-4")
 RUN_POLICIES = ("full", "streaming", "rkv", "random", "quantized-4", "rkv+quantized")
 
@@ -51,9 +52,11 @@ def main(out: Path) -> None:
         for name, (policy, options) in POLICIES.items():
             found["reference"][name] = against_reference(llm, policy, options)
     found["bfloat16"] = half_precision()
+    found["memory"] = memory_reports()
     found["crowd"] = {name: preemptions_of_a_crowd(*POLICIES[name]) for name in CROWD_POLICIES}
     for name in RUN_POLICIES:
         found["tokens"][name], found["effects"][name] = ways_to_run(*POLICIES[name])
+    found["draws"] = draws_side_by_side()
     found["tokens"]["after"] = full_engine_after_others()
     out.write_text(json.dumps(found))
 
@@ -162,7 +165,14 @@ def against_reference(llm, policy: str, options: dict) -> dict:
     shape = (impl.num_heads, impl.num_kv_heads, impl.head_size)
     sequences = [random_sequence(n, *shape, pager.cache.dtype, seed=i) for i, n in enumerate(LENGTHS)]
     wanted = [
-        attend(policy, settings.options, s.queries.float(), s.keys.float(), s.values.float(), impl.scale, LAYER)[0]
+        attend(
+            policy,
+            settings.options,
+            *(x.float() for x in (s.queries, s.keys, s.values)),
+            impl.scale,
+            LAYER,
+            s.tokens.tolist(),
+        )[0]
         for s in sequences
     ]
     exact = exact_outputs(str(pager.cache.dtype), sequences, impl.scale)
@@ -202,6 +212,50 @@ def ways_to_run(policy: str, options: dict) -> tuple[dict, dict]:
     ways = {"together": together, "alone": alone, "chunked and preempted": squeezed}
     ways["replayed"] = [t[:70] + r for t, r in zip(together, replayed, strict=True)]
     return ways, {**effects, "preemptions": len(preempted)}
+
+
+def draws_side_by_side() -> dict:
+    """What random eviction keeps in one layer of equally long prompts at 96 tokens, the first and the last the same:
+    the places (sequences, kv_heads, retain), and those by the reference."""
+    import random
+
+    from kv_reference import Entry, Head, uniform
+
+    from tslaw.measure.kv.evictors.random import Random
+    from tslaw.measure.kv.settings import KVSettings
+
+    r = random.Random(7)
+    given = [[r.randrange(4, 500) for _ in range(100)] for _ in range(3)]
+    given.append(list(given[0]))
+    keep, seen = Random.keep, []
+
+    def noted(self, held):
+        places = keep(self, held)
+        if held.layer == LAYER:
+            seen.append(places.tolist())
+        return places
+
+    policy, options = POLICIES["random-pinned"]
+    Random.keep = noted
+    try:
+        with engine(policy, options) as llm:
+            generate(llm, given, 2)
+    finally:
+        Random.keep = keep
+    (places,), n_heads = seen, len(seen[0][0])
+    head, chosen = Head([Entry(i, None, None) for i in range(96)]), KVSettings.read(policy, options).options
+    wanted = [
+        [uniform(head, 64, chosen, 1.0, h=h, n_kv=n_heads, layer=LAYER, position=96, tokens=p) for h in range(n_heads)]
+        for p in given
+    ]
+    return {"places": places, "reference": wanted}
+
+
+def memory_reports() -> dict:
+    """What `memory_report` sees of some policies in engines of its own."""
+    from tslaw.measure.kv.memory_report import observe
+
+    return {policy: vars(observe(MEMORY_MODEL, policy)) for policy in MEMORY_POLICIES}
 
 
 def preemptions_of_a_crowd(policy: str, options: dict) -> int:

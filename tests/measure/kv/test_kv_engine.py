@@ -15,7 +15,7 @@ import pytest
 
 SESSION = Path(__file__).parent / "session.py"
 sys.path.insert(0, str(Path(__file__).parent))
-from session import POLICIES, RUN_POLICIES  # noqa: E402
+from session import MEMORY_MODEL, MEMORY_POLICIES, POLICIES, RUN_POLICIES  # noqa: E402
 
 # slow: one session of about a minute serves all
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("kv-engine")]
@@ -82,6 +82,45 @@ def test_in_half_precision_outputs_are_the_references_but_for_rounding(session, 
     assert max(found["ways"].values()) < min(0.05, found["changed"] / 4)
 
 
+# a token of ladder-0.4M in bfloat16: keys and values, 2 layers, 2 KV heads, 64 channels, 2 bytes each
+TOKEN_BYTES = 2 * 2 * 2 * 64 * 2
+
+
+def most_blocks(policy: str, size: int) -> int:
+    """Blocks of `size` tokens that a sequence holds at most, token after token; the last that is said is not stored."""
+    held, most = 0, 0
+    for _ in range(479):
+        held += 1
+        most = max(most, -(-held // size))
+        if ":128" in policy and held == 128 + 32:
+            held = 128
+    return most
+
+
+@pytest.mark.parametrize("policy", MEMORY_POLICIES)
+def test_the_memory_report_sees_the_blocks_that_the_schedule_leaves(session, policy):
+    seen = session["memory"][policy]
+    size = 128 if policy == "full" else 32  # of vLLM's own engine on a CPU, and of the backend's
+    most = most_blocks(policy, size)
+    assert seen["observed_bytes"] == most * size * TOKEN_BYTES
+    blocks = int(0.02 * 2**30) // (size * TOKEN_BYTES) - 1  # vLLM keeps one for itself
+    assert seen["fits"] == blocks // most
+    assert seen["simulated"] == ("quantized" in policy)
+    entry = (4 + 16 / 64) / 16 if "quantized" in policy else 1
+    assert seen["formula_bytes"] == pytest.approx((128 if ":128" in policy else 480) * TOKEN_BYTES * entry)
+
+
+def test_the_memory_reports_table_comes_from_processes_of_its_own(session, monkeypatch, capsys):
+    from tslaw.measure.kv import memory_report
+
+    monkeypatch.setattr(memory_report, "POLICIES", ("streaming:128",))
+    memory_report.main([MEMORY_MODEL])
+    heading, _, row = capsys.readouterr().out.strip().splitlines()
+    assert "at once in 20 MiB" in heading
+    fits = session["memory"]["streaming:128"]["fits"]
+    assert row == f"| streaming:128 | 128 | 160 | {fits} | real |"
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("policy", RUN_POLICIES)
 def test_tokens_do_not_depend_on_batching_chunking_preemption_or_replay(session, policy, schedule):
@@ -110,9 +149,17 @@ def test_eviction_caps_the_blocks_that_a_sequence_holds(session, policy):
     assert effects["blocks_freed"] > 0
 
 
-def test_the_environment_alone_makes_a_stock_engine_compress(session, tmp_path):
+def test_random_eviction_draws_by_the_tokens_that_the_model_was_given(session):
+    places, wanted = session["draws"]["places"], session["draws"]["reference"]
+    assert places == wanted
+    assert places[0] == places[3]
+    assert len({json.dumps(one) for one in places}) == 3
+
+
+@pytest.mark.parametrize("name", ["rkv", "random"])
+def test_the_environment_alone_makes_a_stock_engine_compress(session, tmp_path, name):
     """As `vllm serve` would: nothing of tslaw is imported by hand, and the engine runs in a process of its own."""
-    policy, options = POLICIES["rkv"]
+    policy, options = POLICIES[name]
     script, out = tmp_path / "stock.py", tmp_path / "tokens.json"
     script.write_text(STOCK.format(folder=str(SESSION.parent), out=str(out)))
     env = os.environ | {
@@ -124,4 +171,4 @@ def test_the_environment_alone_makes_a_stock_engine_compress(session, tmp_path):
     }
     done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(out.read_text()) == session["tokens"]["rkv"]["together"]
+    assert json.loads(out.read_text()) == session["tokens"][name]["together"]

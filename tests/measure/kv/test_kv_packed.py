@@ -114,6 +114,16 @@ def test_the_kernels_do_what_is_written_down_slowly(interpreted, name):
     assert seen["changed"] > 0
 
 
+def test_long_sequences_decode_as_plain_attention_on_rounded_values_says(tmp_path):
+    out = tmp_path / "long.json"
+    command = [sys.executable, str(Path(__file__).parent / "packed_long.py"), str(out)]
+    subprocess.run(command, check=True, env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
+    seen = json.loads(out.read_text())
+    assert max(seen["error"], seen["prefill_error"]) < 1e-4
+    assert seen["splits"] > 1
+    assert seen["least_share"] > 0.1  # a share that was forgotten would be seen
+
+
 def test_groups_that_compiled_kernels_get_wrong_are_refused():
     with pytest.raises(TslawError, match="too small for the GPU's kernels"):
         check_group(PageLayout(2, 16, 16, 2, 64, 2))

@@ -21,7 +21,8 @@ Invariants
    prefilled again from its tokens, comes to the same state.
 2. The worker and the scheduler never talk: both derive everything from the number of tokens.
 3. No state is kept by request: the only state outside the cache is the last queries before an event, under the
-   sequence's first block, written anew by whoever owns that block.
+   sequence's first block, and for a policy that draws the token of every slot; both are written anew by whoever owns
+   the block.
 4. A step asks the device for nothing: rounds follow from lengths that the engine knows, counts are read when asked for.
 """
 

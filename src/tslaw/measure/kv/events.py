@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +17,11 @@ ENTRIES_AT_ONCE = 2**28
 
 class PagedCache(Protocol):
     """One layer's cache. A slot is block * block_size + place in the block, as in vLLM's slot mappings."""
+
+    @property
+    def n_slots(self) -> int:
+        """Slots that there are."""
+        ...
 
     @property
     def entries_per_token(self) -> int:
@@ -38,11 +44,13 @@ class Eviction:
     slots : (sequences, held) int64, in the order of the tokens; the kept ones go to the first of them.
     stash : (sequences,) int64, where their last queries are; None for a policy that needs none.
     positions : tokens that each sequence has had.
+    seeds : what tells the sequences apart; None for a policy that reads no tokens.
     """
 
     slots: Any
     stash: Any
     positions: list[int]
+    seeds: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,15 +81,18 @@ def compress(settings: KVSettings, state: LayerState, event: Event) -> None:
         state.cache.write(event.slots, _rounded(settings.quantizer, keys), _rounded(settings.quantizer, values))
         return
     assert settings.evictor is not None
+    seeds = None if event.seeds is None else event.seeds()
     for some in _pieces(event.slots, state.cache.entries_per_token):
         stash = None if event.stash is None else event.stash[some]
-        _evict(settings.evictor, settings.quantizer, state, Eviction(event.slots[some], stash, event.positions[some]))
+        its = None if seeds is None else seeds[some]
+        piece = Eviction(event.slots[some], stash, event.positions[some])
+        _evict(settings.evictor, settings.quantizer, state, piece, its)
 
 
-def _evict(evictor: Evictor, quantizer: Quantized | None, state: LayerState, event: Eviction) -> None:
+def _evict(evictor: Evictor, quantizer: Quantized | None, state: LayerState, event: Eviction, seeds: Any) -> None:
     keys, values = state.cache.read(event.slots)
     queries = None if event.stash is None else state.stash.take(event.stash).float()
-    places = evictor.keep(Held(keys.float(), queries, state.scale, state.layer, event.positions))
+    places = evictor.keep(Held(keys.float(), queries, state.scale, state.layer, event.positions, seeds))
     EFFECTS.evictions += len(event.positions)
     EFFECTS.evicted += (keys.shape[2] - evictor.retain) * keys.shape[0] * keys.shape[1]
     places = places.unsqueeze(-1)

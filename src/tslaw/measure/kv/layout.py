@@ -34,6 +34,10 @@ class PackedCache:
     store: Store
 
     @property
+    def n_slots(self) -> int:
+        return int(self.keys.shape[0] * self.keys.shape[2])
+
+    @property
     def entries_per_token(self) -> int:
         return 2 * int(self.keys.shape[1] * self.keys.shape[3])
 

@@ -13,6 +13,10 @@ class PlainCache:
     entries: Any
 
     @property
+    def n_slots(self) -> int:
+        return int(self.entries.shape[0] * self.entries.shape[1])
+
+    @property
     def entries_per_token(self) -> int:
         return int(self.entries.shape[2] * self.entries.shape[3])
 

@@ -45,12 +45,16 @@ def register() -> dict[str, Any]:
         )
     from tslaw.measure.kv.blocks import register_spec
     from tslaw.measure.kv.packed.manager import register_packed_spec
-    from tslaw.measure.kv.vllm_versions import forget_chosen_backends
+    from tslaw.measure.kv.tokens import STEP
+    from tslaw.measure.kv.vllm_versions import forget_chosen_backends, tell_token_ids
 
     register_backend(place, backend)
     forget_chosen_backends()  # an engine that this process opened before may have got vLLM's own
     register_spec()
     register_packed_spec()
+    settings = read_environment()
+    if settings is not None and settings.evictor is not None and settings.evictor.reads_tokens:
+        tell_token_ids(STEP.note)
     return arguments
 
 

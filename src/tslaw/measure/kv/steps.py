@@ -17,6 +17,7 @@ from tslaw.measure.kv.events import Event, Eviction, LayerState, Rounding, compr
 from tslaw.measure.kv.queries import QueryStash, Slots, StashIndex, slots_for
 from tslaw.measure.kv.rounds import Parts, evicting, roundings, rounds_of, stash_rows
 from tslaw.measure.kv.settings import KVSettings
+from tslaw.measure.kv.tokens import Seeds, TokensOfStep, TokenTable
 from tslaw.measure.kv.transfer import send
 from tslaw.measure.kv.vllm_versions import lengths_on_host
 
@@ -41,6 +42,7 @@ class Step:
     """What vLLM hands every layer as the step's attention metadata."""
 
     rounds: list[Round]
+    tokens: TokensOfStep | None = None
 
 
 class StepCutter:
@@ -55,7 +57,7 @@ class StepCutter:
     def __init__(self, settings: KVSettings, block_size: int, n_sequences: int, device: Any) -> None:
         self.settings, self.block_size, self.device = settings, block_size, torch.device(device)
         self.kept_blocks = (settings.schedule.retain or 0) // block_size
-        self.slots = Slots(n_sequences, self.device)
+        self.slots, self.tokens = Slots(n_sequences, self.device), TokenTable()
 
     def cut(self, common: Any, build: Build) -> Step:
         """A step's rounds; `build` is asked for the metadata of each."""
@@ -63,7 +65,10 @@ class StepCutter:
             return Step([Round(build(common))])
         starts = common.query_start_loc_cpu[: common.num_reqs + 1].numpy()
         rounds = rounds_of(self.settings.schedule, lengths_on_host(common), starts)
-        return Step([self._round(common, parts, int(starts[-1]), build) for parts in rounds])
+        n_rows, evictor = int(starts[-1]), self.settings.evictor
+        reads = evictor is not None and evictor.reads_tokens
+        tokens = TokensOfStep(self.tokens, common.slot_mapping[:n_rows]) if reads else None
+        return Step([self._round(common, parts, n_rows, build) for parts in rounds], tokens)
 
     def _round(self, common: Any, parts: Parts, n_rows: int, build: Build) -> Round:
         whole = int((parts.stops - parts.starts).sum()) == n_rows
@@ -124,7 +129,11 @@ class StepCutter:
         held = int(parts.visible(self.settings.schedule)[0])
         blocks = self._visible_blocks(table, parts, held // self.block_size).long()
         slots = blocks[:, :, None] * self.block_size + torch.arange(self.block_size, device=self.device)
-        return Eviction(slots.flatten(1), stash, parts.stops.tolist())
+        slots = slots.flatten(1)
+        evictor, seeds = self.settings.evictor, None
+        if evictor is not None and evictor.reads_tokens:
+            seeds = Seeds(self.tokens, slots[:, : evictor.retain])
+        return Eviction(slots, stash, parts.stops.tolist(), seeds)
 
     def _rounding(self, table: Any, places: list[tuple[int, int]], n: int) -> Rounding:
         requests, first = self._send(*np.array(places).T)
@@ -146,6 +155,8 @@ def run(
 
     queries and output : (rows, heads, head_dim). `layer` is asked only in steps with something to remember or to do.
     """
+    if step.tokens is not None:
+        step.tokens.note(layer().cache.n_slots)
     for each in step.rounds:
         if each.rows is None:
             attend(each.metadata, queries, output)

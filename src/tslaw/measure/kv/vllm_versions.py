@@ -30,6 +30,29 @@ def forget_chosen_backends() -> None:
     selector._cached_get_attn_backend.cache_clear()
 
 
+def tell_token_ids(note: Callable[[Any], None]) -> None:
+    """Have every model that is loaded from now on call `note` with its token ids (None for none) before each step.
+
+    They are noted outside of what is compiled or captured: the module that vLLM loads calls the part that is.
+    """
+    from vllm.model_executor.model_loader.base_loader import BaseModelLoader
+
+    plain = BaseModelLoader.load_model
+    if hasattr(plain, "tells_token_ids"):
+        return
+
+    def before(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        note(named["input_ids"] if "input_ids" in named else (given[0] if given else None))
+
+    def load_model(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        model = plain(self, *arguments, **keywords)
+        model.register_forward_pre_hook(before, with_kwargs=True)
+        return model
+
+    load_model.tells_token_ids = True  # type: ignore[attr-defined]
+    BaseModelLoader.load_model = load_model
+
+
 def let_backends_customize_specs() -> None:
     """Have layers ask their backend's `customize_spec` for its cache's spec, where vLLM does not do so by itself."""
     from vllm.model_executor.layers.attention import Attention

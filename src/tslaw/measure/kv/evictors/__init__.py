@@ -18,6 +18,7 @@ class Held:
     scale : what query-key products are multiplied by.
     layer : number of the layer, from 0.
     positions : tokens that each sequence has had, evicted ones included.
+    seeds : (sequences,) int64, a hash of each sequence's first `retain` tokens; None for a policy that reads none.
     """
 
     keys: Any
@@ -25,6 +26,7 @@ class Held:
     scale: float
     layer: int
     positions: list[int]
+    seeds: Any = None
 
 
 class Evictor(Protocol):
@@ -38,6 +40,11 @@ class Evictor(Protocol):
     @property
     def n_queries(self) -> int:
         """How many of the last queries `keep` needs; 0 for none."""
+        ...
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether `keep` needs `seeds`."""
         ...
 
     def keep(self, held: Held) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tslaw.measure.kv.evictors import Held, check_room, keep_best
+from tslaw.measure.kv.hashing import GAMMA, mixed, uniform
 from tslaw.measure.kv.transfer import send
 
 
@@ -15,8 +16,9 @@ class Random:
 
     It differs from R-KV in the scores alone: the last `window` tokens and the first `pin` are kept in any case. A
     token's chance to survive falls with every eviction, as the choice is among what is held, not among all that was
-    ever seen. The choice depends on `seed`, layer and position, not on the sequence, so that a sequence that is
-    computed again comes to the same state: sequences side by side lose the same places.
+    ever seen. The choice is a function of `seed`, layer, KV head, position and the sequence's first `retain` tokens, so
+    that a sequence that is computed again comes to the same state, and another one to another. Samples of one prompt
+    that differ only after those tokens lose the same places.
 
     Parameters
     ----------
@@ -36,19 +38,20 @@ class Random:
     def n_queries(self) -> int:
         return 0
 
+    @property
+    def reads_tokens(self) -> bool:
+        return True
+
     def keep(self, held: Held) -> Any:
         import torch
 
         _, heads, n, _ = held.keys.shape
-        drawn = {position: self._scores(held.layer, position, heads, n) for position in set(held.positions)}
-        scores = torch.stack([drawn[position] for position in held.positions])
-        return keep_best(send(scores, held.keys.device), self.retain, self.pin, self.window)
-
-    def _scores(self, layer: int, position: int, heads: int, n: int) -> Any:
-        import torch
-
-        generator = torch.Generator().manual_seed((self.seed * 1009 + layer) * 2_097_143 + position)
-        return torch.rand(heads, n, generator=generator, dtype=torch.float64)
+        device = held.keys.device
+        state = mixed(mixed(held.seeds + self.seed) + held.layer)
+        state = mixed(state + send(torch.tensor(held.positions), device))
+        numbers = torch.arange(1, heads * n + 1, device=device).view(heads, n)
+        scores = uniform(mixed(state[:, None, None] + numbers * GAMMA))
+        return keep_best(scores, self.retain, self.pin, self.window)
 
 
 POLICY = Random

@@ -55,6 +55,10 @@ class RKV:
     def n_queries(self) -> int:
         return self.window
 
+    @property
+    def reads_tokens(self) -> bool:
+        return False
+
     def keep(self, held: Held) -> Any:
         past = held.keys.shape[2] - self.window
         importance = self._importance(held.queries, held.keys[:, :, :past], held.scale)

@@ -37,6 +37,10 @@ class Streaming:
     def n_queries(self) -> int:
         return 0
 
+    @property
+    def reads_tokens(self) -> bool:
+        return False
+
     def keep(self, held: Held) -> Any:
         import torch
 

@@ -34,6 +34,17 @@ def tile_queries(layout: PageLayout, heads: int) -> int:
     return max(1, min(128 // (heads // layout.kv_heads), TILE))
 
 
+def tile_tokens(layout: PageLayout, shape: Shape) -> int:
+    """Tokens of a tile of keys."""
+    return int(max(min(triton.next_power_of_2(layout.group), shape.tokens), 16))
+
+
+def splits_of(layout: PageLayout, n_sequences: int, longest: int, shape: Shape = DECODING) -> int:
+    """Programs that share the keys of one sequence's KV head in a step that decodes n_sequences."""
+    enough = -(-PROGRAMS // (n_sequences * layout.kv_heads))
+    return max(min(enough, MOST_SPLITS, longest // (8 * tile_tokens(layout, shape))), 1)
+
+
 def attend(
     layout: PageLayout,
     pages: Any,
@@ -58,10 +69,10 @@ def attend(
     sharing, dim = queries.shape[1] // layout.kv_heads, max(triton.next_power_of_2(layout.head_dim), 16)
     rows = max(triton.next_power_of_2(sharing * (1 if single else tile_queries(layout, queries.shape[1]))), 16)
     shape = shape or (DECODING if single else PREFILLING)
-    tokens = max(min(triton.next_power_of_2(layout.group), shape.tokens), 16)
+    tokens = tile_tokens(layout, shape)
     programs, splits, partial, sums = len(tiles) * layout.kv_heads, 1, output, output
     if single:
-        splits = max(min(-(-PROGRAMS // programs), MOST_SPLITS, longest // (8 * tokens)), 1)
+        splits = splits_of(layout, len(tiles), longest, shape)
         partial = torch.empty(programs * splits * rows * dim, dtype=torch.float32, device=output.device)
         sums = torch.empty(programs * splits * rows * 2, dtype=torch.float32, device=output.device)
     attend_kernel[len(tiles), layout.kv_heads, splits](
