@@ -1,8 +1,9 @@
 """Simulation-based calibration of the fit: `python scripts/sbc.py [--replicates N] [--jobs N] [--out FILE]`.
 
 Every replicate draws a truth from the prior, simulates trajectories with flips at nested budgets, fits them and ranks
-the truth (tslaw.calibrate.sbc): some minutes of a core. A replicate is a line of JSON in FILE, appended when it is done, and not done again when the script is run again. `--report` prints the table of FILE
-and draws the rank histograms beside it.
+the truth (tslaw.calibrate.sbc): some minutes of a core. A replicate is a line of JSON in FILE, appended when it is
+done, and not done again when the script is run again. `--report` prints the table of FILE and draws the rank
+histograms beside it.
 """
 
 from __future__ import annotations
