@@ -34,9 +34,9 @@ def main() -> int:
     if options.report:
         report(options.out)
         return 0
-    from tslaw.fit.infer import use_cpu_chains
+    from tslaw.fit.infer import prepare_jax
 
-    use_cpu_chains(options.chains)
+    prepare_jax(options.chains)
     done = {(row["task"], row["left_out"]) for row in rows(options.out)}
     for task in options.tasks:
         for name in options.fold or FOLDS:

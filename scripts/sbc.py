@@ -72,9 +72,9 @@ def own_core(cores: Any) -> None:
     os.sched_setaffinity(0, {cores.get()})
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["OMP_NUM_THREADS"] = "1"
-    from tslaw.fit.infer import use_cpu_chains
+    from tslaw.fit.infer import prepare_jax
 
-    use_cpu_chains(1)
+    prepare_jax(1)
 
 
 def one(seed: int) -> dict[str, Any]:

@@ -12,13 +12,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from simulated import SHORT
 
-from tslaw.fit.infer import use_cpu_chains
+from tslaw.fit.infer import prepare_jax
 
 if TYPE_CHECKING:
     from tslaw.fit.data import TaskData
     from tslaw.fit.fit_file import TaskFit
 
-use_cpu_chains(2)
+prepare_jax(2)
 
 
 @pytest.fixture(scope="session")

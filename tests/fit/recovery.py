@@ -32,7 +32,7 @@ def recover(seed: int) -> Recovered:
     """Draw a truth, simulate 18 arms x 24 problems x 8 trajectories x 8 budgets from it, fit them, locate W+."""
     from tslaw.fit import infer
 
-    infer.use_cpu_chains(2)
+    infer.prepare_jax(2)
     from tslaw.fit.crossover import crossover
     from tslaw.fit.diagnostics import diagnose
     from tslaw.fit.model import Prior

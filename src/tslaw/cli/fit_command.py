@@ -45,7 +45,7 @@ def command(
     datasets = [open_dataset(f) for f in files]
     from tslaw.fit import infer
 
-    infer.use_cpu_chains(chains)
+    infer.prepare_jax(chains)
     from tslaw.fit.data import tasks_data
     from tslaw.fit.fit_tasks import checkpoints_beside, fit_tasks
 

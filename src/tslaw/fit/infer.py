@@ -66,10 +66,12 @@ class Draws:
     seconds: float
 
 
-def use_cpu_chains(chains: int) -> None:
-    """Let JAX run `chains` chains side by side on the CPU; has to come before the first JAX computation."""
+def prepare_jax(chains: int) -> None:
+    """Double precision, and `chains` chains side by side on a CPU; has to come before the first JAX computation."""
     numpyro.set_host_device_count(chains)
     numpyro.enable_x64()
+    # A GPU would multiply single precision with 10 bits of mantissa, too few for a likelihood.
+    jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def rough_start(data: TaskData, prior: Prior) -> dict[str, Array]:
