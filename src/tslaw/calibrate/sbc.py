@@ -39,7 +39,7 @@ PRIOR = Prior(
 BITS = (16.0, 8.0, 4.0)
 BUDGETS = (64, 128, 256, 512, 1024, 2048)
 N_MODELS, N_PROBLEMS, N_SAMPLES = 4, 16, 8
-SAMPLING = Sampling(chains=2, warmup=300, samples=1000, target_accept=0.9, progress=False)
+SAMPLING = Sampling(chains=2, warmup=250, samples=650, target_accept=0.9, progress=False)
 RANKED_DRAWS = 99
 """Posterior draws, thinned, among which a truth is ranked: its rank is one of 0 to 99."""
 INTERVAL = 0.9

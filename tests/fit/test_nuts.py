@@ -1,0 +1,107 @@
+"""Sampling in blocks: right draws, the same ones when interrupted and resumed, and no mixing up of runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from simulated import SHORT, template
+
+from tslaw.fit import nuts
+from tslaw.fit.model import Prior
+from tslaw.fit.nuts import Chains, Checkpoint, fingerprint, for_every_chain, sample_chains
+
+MEAN = jnp.array([1.0, -2.0])
+COVARIANCE = np.array([[1.0, 0.8], [0.8, 2.0]])
+STARTS = {"a": jnp.zeros((2, 2)), "b": jnp.ones((2,))}
+
+
+def potential(z: dict[str, jax.Array]) -> jax.Array:
+    """Two correlated normals, and a third of its own with standard deviation 3."""
+    off = z["a"] - MEAN
+    return 0.5 * off @ jnp.linalg.inv(COVARIANCE) @ off + 0.5 * (z["b"] / 3.0) ** 2
+
+
+def run(samples: int = 60, checkpoint: Checkpoint | None = None) -> Chains:
+    mass = {("a",): jnp.eye(2), ("b",): jnp.ones(1)}
+    sampling = replace(SHORT, warmup=200, samples=samples, target_accept=0.8)
+    return sample_chains(potential, STARTS, mass, ("a",), sampling, checkpoint)
+
+
+def test_draws_have_the_moments_of_the_target() -> None:
+    chains = run(3000)
+    a, b = chains.z["a"].reshape(-1, 2), chains.z["b"].ravel()
+    assert chains.z["a"].shape == (2, 3000, 2)
+    assert a.mean(axis=0) == pytest.approx(np.asarray(MEAN), abs=0.12)
+    assert np.cov(a.T) == pytest.approx(COVARIANCE, abs=0.25)
+    assert b.std() == pytest.approx(3.0, rel=0.1)
+    assert chains.stats["diverging"].sum() == 0
+
+
+class Interrupted(Exception):
+    """Stands for a user's Ctrl-C or a lost machine."""
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run()
+    kept = Checkpoint(tmp_path / "fit.nc.math.unfinished.npz", "this run")
+    save, saves = Checkpoint.save, []
+
+    def save_and_stop(self: Checkpoint, leaves: list[np.ndarray]) -> None:
+        save(self, leaves)
+        saves.append(len(leaves))
+        if len(saves) == 22:  # in the middle of sampling: 20 blocks are warm-up
+            raise Interrupted
+
+    monkeypatch.setattr(nuts, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    with pytest.raises(Interrupted):
+        run(checkpoint=kept)
+    monkeypatch.setattr(Checkpoint, "save", save)
+    resumed = run(checkpoint=kept)
+    assert len(saves) == 22
+    for name, values in whole.z.items():
+        np.testing.assert_array_equal(resumed.z[name], values)
+    np.testing.assert_array_equal(resumed.stats["num_steps"], whole.stats["num_steps"])
+    assert [p.name for p in tmp_path.iterdir()] == [kept.path.name]
+    kept.remove()
+    assert kept.load() is None
+
+
+def test_a_finished_run_is_not_sampled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Checkpoint(tmp_path / "kept.npz", "this run")
+    first = run(checkpoint=kept)
+    monkeypatch.setattr(Checkpoint, "save", lambda *_: pytest.fail("it was sampled again"))
+    np.testing.assert_array_equal(run(checkpoint=kept).z["a"], first.z["a"])
+
+
+def test_what_another_run_kept_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "kept.npz"
+    Checkpoint(path, "one").save([np.arange(3)])
+    assert Checkpoint(path, "another").load() is None
+    assert Checkpoint(path, "one").load()[0].tolist() == [0, 1, 2]  # type: ignore[index]
+    path.write_bytes(b"no archive")
+    assert Checkpoint(path, "one").load() is None
+
+
+def test_a_fingerprint_tells_runs_apart() -> None:
+    data = template(4)
+    same = fingerprint(data, SHORT, Prior())
+    assert fingerprint(template(4), replace(SHORT), Prior()) == same
+    others = [
+        fingerprint(replace(data, log_size=data.log_size + 1e-9), SHORT, Prior()),
+        fingerprint(data, replace(SHORT, seed=9), Prior()),
+        fingerprint(data, SHORT, Prior(alpha=3.9)),
+    ]
+    assert len({same, *others}) == 4
+
+
+@pytest.mark.parametrize("chains", [1, 2, 5])
+def test_a_function_of_one_chain_is_applied_to_each(chains: int) -> None:
+    x, y = jnp.arange(3.0 * chains).reshape(chains, 3), jnp.arange(float(chains))
+    found = for_every_chain(lambda a, b: {"sum": a.sum() + b}, chains)(x, y)
+    np.testing.assert_allclose(np.asarray(found["sum"]), [float(a.sum() + b) for a, b in zip(x, y, strict=True)])
