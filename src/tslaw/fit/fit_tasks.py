@@ -73,7 +73,7 @@ def checkpoints_beside(
     A run is resumed by the same data, settings, prior and versions only.
     """
     settings = replace(sampling, progress=False)
-    versions = [version(name) for name in ("tslaw", "jax", "numpyro")]
+    versions = [tslaw.__version__, version("jax"), version("numpyro")]
     keys = [fingerprint(data, settings, prior or Prior(), versions) for data in tasks]
     names = [f"{out.name}.{data.task}.unfinished.npz" for data in tasks]
     return [Checkpoint(out.with_name(name), key) for name, key in zip(names, keys, strict=True)]
