@@ -121,7 +121,8 @@ def run_before(run: str, file: Path, options: argparse.Namespace) -> bool:
 
 
 def settings_of(run: str, options: argparse.Namespace) -> dict[str, Any]:
-    return {"run": run, "tokens": options.tokens, "buffer": options.buffer, "graphs": options.graphs}
+    names = ("tokens", "buffer", "graphs", "tiny")
+    return {"run": run, **{name: getattr(options, name) for name in names}}
 
 
 def where() -> dict[str, Any]:

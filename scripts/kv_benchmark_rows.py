@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-SETTINGS = ("run", "tokens", "buffer", "graphs", "device")
+SETTINGS = ("run", "tokens", "buffer", "graphs", "tiny", "device")
 """What makes two rows the same measurement."""
 COLUMNS = ("policy", "context", "sequences", "tokens/s", "times `full`", "step, ms", "cache, GiB", "prefill, s")
 
@@ -60,7 +60,7 @@ def _cells(row: Row, rows: list[Row]) -> list[str]:
 
 
 def _comparable(one: Row, other: Row) -> bool:
-    names = ("context", "sequences", "tokens", "graphs", "device", "engine")
+    names = ("context", "sequences", "tokens", "graphs", "tiny", "device", "engine")
     return all(one.get(name) == other.get(name) for name in names)
 
 

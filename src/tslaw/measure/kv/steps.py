@@ -155,7 +155,7 @@ def run(
 
     queries and output : (rows, heads, head_dim). `layer` is asked only in steps with something to remember or to do.
     """
-    if step.tokens is not None:
+    if step.tokens is not None and not step.tokens.noted:  # the first layer
         step.tokens.note(layer().cache.n_slots)
     for each in step.rounds:
         if each.rows is None:

@@ -51,25 +51,24 @@ class TokenTable:
 
 @dataclass
 class TokensOfStep:
-    """One step's part in the table. slots : (rows,) of its keys."""
+    """One step's part in the table. slots : (rows,) of its keys; noted : whether its tokens are in the table."""
 
     table: TokenTable
     slots: Any
-    _noted: bool = False
+    noted: bool = False
 
     def note(self, n_slots: int) -> None:
-        """Note the step's tokens, once; TslawError if the model was given none."""
-        if self._noted:
-            return
-        if STEP.ids is None or len(STEP.ids) < len(self.slots):
+        """Note the step's tokens; TslawError if the model was given none."""
+        ids, STEP.ids = STEP.ids, None  # a step that is given none must not find those of the last
+        if ids is None or len(ids) < len(self.slots):
             raise TslawError(
                 "The model was given no token ids, by which this KV policy draws.",
                 where="KV policy",
                 expected="a model that vLLM loads itself and that reads token ids",
                 fix="another policy",
             )
-        self.table.put(self.slots, STEP.ids[: len(self.slots)], n_slots)
-        self._noted = True
+        self.table.put(self.slots, ids[: len(self.slots)], n_slots)
+        self.noted = True
 
 
 @dataclass
