@@ -70,8 +70,10 @@ def test_a_recommendation_fits_and_is_the_best_of_what_fits(memory, batch) -> No
         left = memory * GIB - weight_bytes(shape, bits, "checkpoint") / batch
         tokens = min(left // kv_bytes_per_token(shape), DATA.budgets.max())
         if tokens >= DATA.budgets.min():
-            values = [reference.arm_accuracy(t, DATA, i, tokens) for t in TRUTHS]
-            affordable[model, bits, int(tokens)] = np.array(values)
+            choices = [*(t for t in budget_grid(POSTERIOR) if t < int(tokens)), int(tokens)]
+            curves = [[reference.arm_accuracy(t, DATA, i, b) for t in TRUTHS] for b in choices]
+            best_choice = int(np.argmax(np.mean(curves, axis=1)))
+            affordable[model, bits, int(choices[best_choice])] = np.array(curves[best_choice])
     assert {c[:3] for c in found.options} == set(affordable)
     assert all(c.memory <= memory * GIB * (1 + 1e-12) for c in found.options)
     best = np.max(list(affordable.values()), axis=0)
@@ -82,6 +84,16 @@ def test_a_recommendation_fits_and_is_the_best_of_what_fits(memory, batch) -> No
         assert found.accuracy[:, k] == pytest.approx(values, rel=1e-6)
     assert (np.diff(found.accuracy.mean(axis=0)) <= 0).all()
     assert found.p_best.sum() == pytest.approx(1.0)
+
+
+def test_nobody_is_told_to_think_past_the_best_budget() -> None:
+    declining = {name: np.asarray(v) for name, v in (("relapse0", -1.0), ("kept", 0.05), ("relapse_power", 1.0))}
+    posterior = posterior_of([t | declining for t in TRUTHS], DATA)
+    option = recommend(posterior, 1000 * GIB).options[0]
+    arm = next(a for a in posterior.family_arms("checkpoint") if (a.model, a.weight_bits) == option[:2])
+    at, longest = posterior.arm_accuracy(arm, np.array([option.token_budget, DATA.budgets.max()], float)).mean(axis=0)
+    assert option.token_budget < DATA.budgets.max()
+    assert at > longest + 0.01
 
 
 def test_nothing_fits() -> None:

@@ -12,6 +12,7 @@ COMMANDS: tuple[str, ...] = (
     "quantize",
     "validate",
     "fit",
+    "show",
     "crossover",
     "findings",
     "frontier",

@@ -30,7 +30,9 @@ def posteriors(fit: Path, task: str | None) -> Iterator[Posterior]:
 
     tree = open_fit(fit)
     if not int(tree.attrs["passed"]):
-        typer.echo(f"warning: {fit} failed its diagnostics; do not trust these numbers (tslaw fit says why).", err=True)
+        typer.echo(
+            f"warning: {fit} failed its diagnostics; do not trust these numbers (tslaw show says why).", err=True
+        )
     for name in [task] if task else task_names(tree):
         yield load_posterior(tree, name)
 

@@ -114,25 +114,28 @@ class Recommendation:
 def recommend(
     posterior: Posterior, memory_budget: float, batch: float = 1, accounting: Accounting = "checkpoint"
 ) -> Recommendation:
-    """Every arm that fits into `memory_budget` bytes a generation, thinking as long as the rest of the memory allows.
+    """Every arm that fits into `memory_budget` bytes a generation, at the token budget that is expected to be best.
 
-    Thinking longer than the largest measured budget is never recommended. `p_best` is the posterior probability of
-    being the most accurate option, `expected_regret` the accuracy expected to be lost by choosing it over the best one.
+    That need not be the longest that the memory allows: some models lose accuracy again when they think on. Thinking
+    longer than the largest measured budget is never recommended. `p_best` is the posterior probability of being the
+    most accurate option, `expected_regret` the accuracy expected to be lost by choosing it over the best one.
 
     Raises
     ------
     TslawError : nothing fits at the smallest measured token budget.
     """
     check_batch(batch)
-    options, columns = [], []
+    options, columns, grid = [], [], budget_grid(posterior)
     for arm in posterior.family_arms(accounting):
         tokens = _affordable_tokens(arm, memory_budget, batch)
         if tokens >= posterior.budgets.min():
-            budget = int(min(tokens, posterior.budgets.max()))
-            options.append(
-                Configuration(arm.model, arm.weight_bits, budget, arm.weight / batch + arm.kv_per_token * budget)
-            )
-            columns.append(posterior.arm_accuracy(arm, np.array([float(budget)])))
+            longest = int(min(tokens, posterior.budgets.max()))
+            choices = np.append(grid[grid < longest], longest)
+            accuracy = posterior.arm_accuracy(arm, choices)
+            k = int(accuracy.mean(axis=0).argmax())
+            memory = arm.weight / batch + arm.kv_per_token * choices[k]
+            options.append(Configuration(arm.model, arm.weight_bits, int(choices[k]), float(memory)))
+            columns.append(accuracy[:, [k]])
     if not options:
         need = min(
             a.weight / batch + a.kv_per_token * posterior.budgets.min() for a in posterior.family_arms(accounting)
