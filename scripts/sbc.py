@@ -27,6 +27,8 @@ def main() -> int:
         "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="replicates at once, a core each"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "docs/calibration/sbc.jsonl")
+    parser.add_argument("--warmup", type=int, default=250, help="iterations a chain spends adapting; two chains")
+    parser.add_argument("--samples", type=int, default=650, help="draws kept from every chain")
     parser.add_argument("--report", action="store_true", help="no fits: the table and the figure of what is there")
     options = parser.parse_args()
     if options.report:
@@ -57,7 +59,7 @@ def run(seeds: list[int], options: argparse.Namespace) -> None:
         ProcessPoolExecutor(options.jobs, mp_context=spawn, initializer=own_core, initargs=(cores,)) as pool,
         options.out.open("a") as file,
     ):
-        jobs = [pool.submit(one, seed) for seed in seeds]
+        jobs = [pool.submit(one, seed, options.warmup, options.samples) for seed in seeds]
         for job in track(as_completed(jobs), "replicates", total=len(jobs), disable=not sys.stderr.isatty()):
             try:
                 row = job.result()
@@ -77,13 +79,15 @@ def own_core(cores: Any) -> None:
     prepare_jax(1)
 
 
-def one(seed: int) -> dict[str, Any]:
+def one(seed: int, warmup: int, samples: int) -> dict[str, Any]:
     """One replicate in this process."""
+    from dataclasses import replace
+
     import jax
 
-    from tslaw.calibrate.sbc import replicate
+    from tslaw.calibrate.sbc import SAMPLING, replicate
 
-    row = replicate(seed)
+    row = replicate(seed, sampling=replace(SAMPLING, warmup=warmup, samples=samples))
     jax.clear_caches()  # every replicate's data are compiled in
     return row
 
@@ -96,8 +100,10 @@ def report(path: Path) -> None:
     done = rows(path)
     found = calibration(done)
     worst = sum(c.p_uniform < 0.01 for c in found)
-    print(f"{len(done)} replicates, {sum(r['divergent'] > 0 for r in done)} with divergent transitions; ", end="")
-    print(f"R-hat > 1.05 in {sum(r['rhat'] > 1.05 for r in done)}; p < 0.01 for {worst} of {len(found)} quantities.\n")
+    print(f"{len(done)} replicates; p < 0.01 for {worst} of {len(found)} quantities; ", end="")
+    print(f"mean coverage {sum(c.coverage for c in found) / len(found):.1%}. ", end="")
+    slow, stuck = sum(r["rhat"] > 1.05 for r in done), sum(r["rhat"] != r["rhat"] for r in done)
+    print(f"Short chains: R-hat > 1.05 for some parameter in {slow}, none moving in {stuck}.\n")
     print("| quantity | p (uniform ranks) | covered by the 90% interval | 90% interval of that |")
     print("| --- | --- | --- | --- |")
     for c in found:
