@@ -1,7 +1,8 @@
 """Fit the sweep without some sizes and predict them: `python scripts/leave_sizes_out.py [TASK ...] [--out FILE]`.
 
 Left out in turn: the largest size, the two largest, the smallest. Every fold is a line of JSON in FILE, appended when
-it is done and skipped when the script is run again; `--report` prints the table of FILE and draws the figure beside it.
+it is done and skipped when the script is run again; `--report` prints the table of FILE and puts it, and
+the figure, beside it.
 A fold of the shipped sweep takes a quarter of an hour on two cores, a few minutes on a GPU.
 """
 
@@ -102,17 +103,16 @@ def summary(row: dict[str, Any]) -> str:
 
 
 def report(path: Path) -> None:
-    """Print the table of `path` and draw measured and predicted curves into the .png beside it."""
+    """Print the table of `path`, write it into the .md beside it, and draw measured and predicted curves into the
+    .png."""
     from tslaw.plots.calibration import held_out_curves
 
-    print(
-        "| task | left out | cells in the 90% interval | mean absolute error | of the power law | rms error |", end=""
-    )
-    print(" of the power law | diagnostics passed |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     done = rows(path)
-    for row in done:
-        print(summary(row))
+    columns = ("task", "left out", "cells in the 90% interval", "mean absolute error", "of the power law")
+    columns += ("rms error", "of the power law", "diagnostics passed")
+    text = "\n".join([f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|", *map(summary, done)]) + "\n"
+    print(text, end="")
+    path.with_suffix(".md").write_text(text)
     held_out_curves(done).savefig(path.with_suffix(".png"))
 
 

@@ -2,8 +2,8 @@
 
 Every replicate draws a truth from the prior, simulates trajectories with flips at nested budgets, fits them and ranks
 the truth (tslaw.calibrate.sbc): some minutes of a core. A replicate is a line of JSON in FILE, appended when it is
-done, and not done again when the script is run again. `--report` prints the table of FILE and draws the rank
-histograms beside it.
+done, and not done again when the script is run again. `--report` prints the table of FILE and puts it,
+and the rank histograms, beside it.
 """
 
 from __future__ import annotations
@@ -93,24 +93,29 @@ def one(seed: int, warmup: int, samples: int) -> dict[str, Any]:
 
 
 def report(path: Path) -> None:
-    """Print the table of `path`, and draw the ranks into the .png beside it."""
+    """Print the table of `path`, write it into the .md beside it, and draw the ranks into the .png."""
     from tslaw.calibrate.sbc import calibration
     from tslaw.plots.calibration import rank_histograms
 
     done = rows(path)
     found = calibration(done)
     worst = sum(c.p_uniform < 0.01 for c in found)
-    print(f"{len(done)} replicates; p < 0.01 for {worst} of {len(found)} quantities; ", end="")
-    print(f"mean coverage {sum(c.coverage for c in found) / len(found):.1%}. ", end="")
     slow, stuck = sum(r["rhat"] > 1.05 for r in done), sum(r["rhat"] != r["rhat"] for r in done)
-    print(f"Short chains: R-hat > 1.05 for some parameter in {slow}, none moving in {stuck}.\n")
-    print("| quantity | p (uniform ranks) | covered by the 90% interval | 90% interval of that |")
-    print("| --- | --- | --- | --- |")
+    lines = [
+        f"{len(done)} replicates; p < 0.01 for {worst} of {len(found)} quantities; mean coverage "
+        f"{sum(c.coverage for c in found) / len(found):.1%}. The chains are short: R-hat > 1.05 for some parameter in "
+        f"{slow} replicates, chains that did not move in {stuck}.",
+        "",
+        "| quantity | p (uniform ranks) | covered by the 90% interval | 90% interval of that |",
+        "| --- | --- | --- | --- |",
+    ]
     for c in found:
         low, high = c.coverage_interval
-        print(f"| {c.name} | {c.p_uniform:.3f} | {c.coverage:.1%} | {low:.1%} to {high:.1%} |")
+        lines.append(f"| {c.name} | {c.p_uniform:.3f} | {c.coverage:.1%} | {low:.1%} to {high:.1%} |")
+    text = "\n".join(lines) + "\n"
+    print(text, end="")
+    path.with_suffix(".md").write_text(text)
     rank_histograms(found).savefig(path.with_suffix(".png"))
-    print(f"\nfigure: {path.with_suffix('.png').name}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ def rank_histograms(found: Sequence[Calibration]) -> Figure:
 
     n_rows = -(-len(found) // COLUMNS)
     with rc_context({**RC, "axes.grid": False}):
-        figure = Figure(figsize=(WIDTH, 0.2 + 0.95 * n_rows), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.2 + 1.05 * n_rows), layout="constrained")
         panels = np.ravel(figure.subplots(n_rows, COLUMNS, sharex=True, squeeze=False))
         for panel in panels[len(found) :]:
             panel.set_axis_off()
@@ -32,7 +33,8 @@ def rank_histograms(found: Sequence[Calibration]) -> Figure:
             low, high = stats.binom.ppf([0.01, 0.99], quantity.replicates, 1.0 / BINS)
             panel.axhspan(low, high, color="#dddddd", lw=0)
             panel.hist(quantity.ranks, bins=np.linspace(-0.5, RANKED_DRAWS + 0.5, BINS + 1), color="#33638d")
-            panel.set_title(f"{quantity.name}\np = {quantity.p_uniform:.2f}", fontsize=6)
+            name = "\n".join(textwrap.wrap(quantity.name, 26))
+            panel.set_title(f"{name}\np = {quantity.p_uniform:.2f}", fontsize=6)
             panel.set_ylim(0, 2.2 * quantity.replicates / BINS)
             panel.set_xticks([])
             panel.set_yticks([])
