@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,12 +15,15 @@ import tslaw
 from tslaw.fit.diagnostics import diagnose
 from tslaw.fit.fit_file import TaskFit, join_tasks
 from tslaw.fit.infer import Sampling, run_nuts
+from tslaw.fit.means_data import MeansData
+from tslaw.fit.means_file import MeansFit, fit_means
 from tslaw.fit.model import Prior
 from tslaw.fit.predictive import predictive_accuracy
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from tslaw.fit.borrow import Borrowing
     from tslaw.fit.data import TaskData
 
 PACKAGES = ("jax", "numpyro", "optax", "numpy", "xarray", "arviz-base", "arviz-stats")
@@ -34,27 +37,30 @@ def fit_task(data: TaskData, sampling: Sampling, prior: Prior | None = None) -> 
 
 
 def fit_tasks(
-    tasks: Sequence[TaskData],
+    tasks: Sequence[TaskData | MeansData],
     sampling: Sampling,
     inputs: Sequence[Path] = (),
     prior: Prior | None = None,
     announce: Callable[[str], None] = lambda _: None,
+    borrowed: Borrowing | None = None,
 ) -> xr.DataTree:
     """Fit every task by itself (tasks share no parameters) and join the results in one tree; see `fit_file`.
 
-    `inputs` are the files the tasks came from: their hashes go into the provenance.
+    `inputs` are the files the tasks came from: their hashes go into the provenance. `borrowed` replaces parts of the
+    prior, task by task, by what an earlier fit says of them.
     """
     started, prior = time.perf_counter(), prior or Prior()
     # First of all: while the sampler runs the files may be moved or changed.
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs}
-    fits = []
+    fits: list[TaskFit | MeansFit] = []
     for data in tasks:
-        announce(
-            f"{data.task}: {len(data.arms)} arms, {len(data.problems)} problems, {len(data.budgets)} budgets, "
-            f"{int(data.row_count.sum())} trajectories in {len(data.row_count)} distinct rows"
-        )
-        fits.append(fit_task(data, sampling, prior))
-    return join_tasks(fits, provenance(hashes, sampling, prior, time.perf_counter() - started))
+        announce(data.describe())
+        own = replace(prior, borrowed=borrowed.of(data)) if borrowed else prior
+        fits.append(fit_means(data, sampling, own) if isinstance(data, MeansData) else fit_task(data, sampling, own))
+    origin = provenance(hashes, sampling, prior, time.perf_counter() - started)
+    if borrowed:
+        origin["borrowed"] = borrowed.provenance(tasks)
+    return join_tasks(fits, origin)
 
 
 def provenance(inputs: Mapping[str, str], sampling: Sampling, prior: Prior, seconds: float) -> dict[str, Any]:

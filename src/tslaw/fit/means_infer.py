@@ -1,0 +1,229 @@
+"""Posterior draws of a fit of published means, by elliptical slice sampling.
+
+A handful of precise means says much of a few combinations of parameters and nothing of the rest: whether a model fails
+because it cannot solve or because it has not finished is for the prior to say. Such a posterior is a thin bent sheet on
+which a Hamiltonian sampler takes thousands of steps to move at all. But given everything else the reports are nearly
+linear in abilities, Theta = (theta0, alpha, delta_w, every model's misfits); so these are written as
+
+    Theta = mode + root^-T xi
+
+with mode and curvature root root^T of their posterior given the rest (Gauss and Newton's method), and what is sampled is
+xi and the rest in unconstrained coordinates, z. Both are near a normal distribution, which a slice along ellipses (Murray,
+Adams & MacKay 2010) turns into draws of the exact posterior: without tuning, at any step, and where the density ends.
+The normal is the prior's at first; after the warm-up it has the moments of what was drawn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpyro import handlers
+from numpyro.distributions import biject_to
+
+from tslaw.fit import surface
+from tslaw.fit.infer import Draws, Sampling
+from tslaw.fit.means_data import MeansData
+from tslaw.fit.means_model import moments, report_error, reports
+from tslaw.fit.model import Prior, sample_population
+from tslaw.fit.pseudo_problems import pseudo_problems
+
+SOLVED_FOR = ("theta0", "alpha", "delta_w")
+NEWTON_STEPS, FARTHEST = 10, 3.0
+"""Steps to the mode, none of which moves any arm's ability by more than so many logits."""
+THIN = 10
+"""Moves between two draws that are kept, and in one iteration of the warm-up."""
+WIDER = 1.2
+"""The fitted normal's standard deviations, over those of what was drawn."""
+STARTS, MOMENT_DRAWS = 512, 4096
+MOST_SHRINKS = 60
+
+
+class Normal(NamedTuple):
+    """A normal distribution of all coordinates: middle (coordinate,) and the Cholesky factor of its covariance."""
+
+    middle: Array
+    root: Array
+
+
+class Walk(NamedTuple):
+    """Where a chain is, (coordinate,), and the log of posterior over normal there."""
+
+    place: Array
+    level: Array
+
+
+Target = Callable[[Array], tuple[Array, dict[str, Array]]]
+"""From coordinates to the log posterior density, up to a constant, and the parameters (misfits among them)."""
+
+
+def run_means(data: MeansData, prior: Prior, sampling: Sampling) -> Draws:
+    """Fit one task's means; every chain starts at the best of many prior draws of its own."""
+    from rich.progress import Progress
+
+    started = time.perf_counter()
+    sites = population_sites(prior, data)
+    target = posterior_density(data, prior, pseudo_problems(), sites)
+    normal = prior_normal(sites, 3 + 2 * len(data.shapes))
+    key = jax.random.PRNGKey(sampling.seed)
+    advance = jax.jit(lambda normal, walks, key: _advance(target, normal, walks, key))
+    walks = jax.jit(jax.vmap(lambda k: _start(target, normal, k)))(jax.random.split(key, sampling.chains))
+    total = sampling.warmup + sampling.samples
+    places: list[Array] = []
+    with Progress(disable=not sampling.progress, transient=True) as progress:
+        bar = progress.add_task(data.task, total=total)
+        for k in range(total):
+            if k in (sampling.warmup // 2, sampling.warmup):
+                normal = _fitted(normal, places[len(places) // 2 :])
+                walks = jax.vmap(lambda p, n=normal: _walk(target, n, p))(walks.place)
+                places = []
+            walks = advance(normal, walks, jax.random.fold_in(key, k))
+            places.append(walks.place)
+            progress.advance(bar)
+    drawn = jnp.stack(places, axis=1)
+    level, params = jax.jit(lambda p: jax.lax.map(jax.vmap(target), p))(drawn)
+    posterior = {name: np.asarray(values) for name, values in params.items()}
+    return Draws(posterior, {"lp": np.asarray(level)}, time.perf_counter() - started)
+
+
+def population_sites(prior: Prior, data: MeansData) -> dict[str, Any]:
+    """The prior's distributions by the names of the sites that they are drawn for."""
+    with handlers.seed(rng_seed=0), handlers.trace() as trace:
+        sample_population(prior, data.budgets, data.chance)
+    return {name: site["fn"] for name, site in trace.items() if site["type"] == "sample"}
+
+
+def prior_normal(sites: dict[str, Any], n_solved_for: int) -> Normal:
+    """The prior as a normal distribution: of what is not solved for in unconstrained coordinates, and of xi."""
+    middle, spread = [], []
+    for key, (name, fn) in zip(jax.random.split(jax.random.PRNGKey(0), len(sites)), sites.items(), strict=True):
+        if name not in SOLVED_FOR:
+            free = biject_to(fn.support).inv(fn.sample(key, (MOMENT_DRAWS,)))
+            middle.append(free.mean())
+            spread.append(free.std())
+    xi = jnp.zeros(n_solved_for)
+    return Normal(jnp.concatenate([jnp.stack(middle), xi]), jnp.diag(jnp.concatenate([jnp.stack(spread), xi + 1.0])))
+
+
+def posterior_density(data: MeansData, prior: Prior, points: np.ndarray, sites: dict[str, Any]) -> Target:
+    """The posterior over the coordinates (z, xi): see above."""
+    free = {name: fn for name, fn in sites.items() if name not in SOLVED_FOR}
+    first = {name: sites[name].sample(jax.random.PRNGKey(0), (MOMENT_DRAWS,)) for name in SOLVED_FOR}
+    n_models = len(data.shapes)
+    # Roughly the prior of Theta; what it is matters for the speed alone.
+    middle = jnp.concatenate([jnp.stack([d.mean() for d in first.values()]), jnp.zeros(2 * n_models)])
+    spread = jnp.concatenate([jnp.stack([d.std() for d in first.values()]), jnp.ones(2 * n_models)])
+    own = jnp.eye(n_models)[data.model_index()]
+    x, bits = jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)
+    observed = jnp.asarray(data.report_accuracy)
+
+    def population(draw: dict[str, Array]) -> dict[str, Array]:
+        rest = {name: jnp.ones(()) for name in SOLVED_FOR}  # replaced once they are solved for
+        with handlers.seed(rng_seed=0), handlers.substitute(data=draw | rest):
+            return sample_population(prior, data.budgets, data.chance)
+
+    def density(place: Array) -> tuple[Array, dict[str, Array]]:
+        log_p, draw = jnp.zeros(()), {}
+        for value, (name, fn) in zip(place, free.items(), strict=False):
+            transform = biject_to(fn.support)
+            draw[name] = transform(value)
+            log_p += fn.log_prob(draw[name]) + transform.log_abs_det_jacobian(value, draw[name])
+        params = population(draw)
+        quantized = surface.weight_bit_shape(bits, params["kappa_w"])[:, None]
+        loss = quantized * jnp.exp(-params["gamma_w"] * x)[:, None]
+        misfits = jnp.concatenate([params["sd_misfit"] * own, params["sd_misfit_w"] * quantized * own], axis=1)
+        design = jnp.concatenate([jnp.ones_like(loss), x[:, None], -loss, misfits], axis=1)
+        rows, parts = design[data.report_arm], reports(params, data, points)
+
+        def curvature(theta: Array) -> tuple[Array, Array]:
+            at = moments(parts, rows @ theta)
+            error = report_error(at.within, data.report_answers)
+            uphill = rows.T @ (at.slope * (observed - at.mean) / error**2) - (theta - middle) / spread**2
+            return jnp.diag(spread**-2) + rows.T @ (((at.slope / error) ** 2)[:, None] * rows), uphill
+
+        def newton(theta: Array, _: None) -> tuple[Array, None]:
+            step = jnp.linalg.solve(*curvature(theta))
+            return theta + step * jnp.minimum(1.0, FARTHEST / jnp.max(jnp.abs(design @ step))), None
+
+        mode, _ = jax.lax.scan(newton, middle, None, length=NEWTON_STEPS)
+        root = jnp.linalg.cholesky(curvature(mode)[0])
+        theta = mode + jax.scipy.linalg.solve_triangular(root.T, place[len(free) :], lower=False)
+        log_p -= jnp.sum(jnp.log(jnp.diag(root)))
+        at = moments(parts, rows @ theta)
+        error = report_error(at.within, data.report_answers)
+        log_p += jnp.sum(-0.5 * ((observed - at.mean) / error) ** 2 - jnp.log(error)) - 0.5 * jnp.sum(theta[3:] ** 2)
+        for name, value in zip(SOLVED_FOR, theta, strict=False):
+            inside = sites[name].support(value)
+            log_p += jnp.where(inside, sites[name].log_prob(jnp.where(inside, value, 1.0)), -jnp.inf)
+            params[name] = value
+        params["misfit"] = misfits @ theta[3:]
+        return jnp.where(jnp.isnan(log_p), -jnp.inf, log_p), params
+
+    return density
+
+
+def _log_normal(normal: Normal, place: Array) -> Array:
+    z = jax.scipy.linalg.solve_triangular(normal.root, place - normal.middle, lower=True)
+    return -0.5 * z @ z
+
+
+def _walk(target: Target, normal: Normal, place: Array) -> Walk:
+    return Walk(place, target(place)[0] - _log_normal(normal, place))
+
+
+def _start(target: Target, normal: Normal, key: Array) -> Walk:
+    """The most probable of many draws of the normal."""
+    z = jax.random.normal(key, (STARTS, len(normal.middle)))
+    places = normal.middle + z @ normal.root.T
+    levels = jax.lax.map(lambda p: target(p)[0], places, batch_size=32)
+    return _walk(target, normal, places[jnp.argmax(levels)])
+
+
+def _advance(target: Target, normal: Normal, walks: Walk, key: Array) -> Walk:
+    """`THIN` moves of every chain."""
+
+    def one(walk: Walk, key: Array) -> Walk:
+        return jax.lax.fori_loop(0, THIN, lambda k, w: _move(target, normal, w, jax.random.fold_in(key, k)), walk)
+
+    return jax.vmap(one)(walks, jax.random.split(key, walks.level.shape[0]))
+
+
+def _move(target: Target, normal: Normal, walk: Walk, key: Array) -> Walk:
+    """One elliptical slice: shrink the arc towards where the chain is until a point on it is above the level drawn."""
+    a, b, c, d = jax.random.split(key, 4)
+    other = normal.root @ jax.random.normal(a, normal.middle.shape)
+    here = walk.place - normal.middle
+    threshold = walk.level + jnp.log(jax.random.uniform(b))
+    angle = jax.random.uniform(c, maxval=2.0 * jnp.pi)
+
+    def at(angle: Array) -> Walk:
+        return _walk(target, normal, normal.middle + here * jnp.cos(angle) + other * jnp.sin(angle))
+
+    State = tuple[Array, Array, Array, Array, Walk]
+
+    def low(state: State) -> Array:
+        return (state[4].level <= threshold) & (state[3] < MOST_SHRINKS)
+
+    def shrink(state: State) -> State:
+        angle, least, most, k, _ = state
+        least, most = jnp.where(angle < 0, angle, least), jnp.where(angle < 0, most, angle)
+        angle = jax.random.uniform(jax.random.fold_in(d, k), minval=least, maxval=most)
+        return angle, least, most, k + 1, at(angle)
+
+    found = jax.lax.while_loop(low, shrink, (angle, angle - 2.0 * jnp.pi, angle, jnp.zeros((), int), at(angle)))[4]
+    return jax.tree.map(lambda new, old: jnp.where(found.level > threshold, new, old), found, walk)
+
+
+def _fitted(normal: Normal, places: list[Array]) -> Normal:
+    """A normal with the moments of what all chains drew, pulled towards the one before, the more, the fewer they were."""
+    drawn = np.asarray(jnp.stack(places)).reshape(-1, len(normal.middle))
+    before = np.asarray(normal.root @ normal.root.T)
+    share = len(drawn) / (len(drawn) + 10.0 * drawn.shape[1])
+    covariance = share * WIDER**2 * np.cov(drawn.T) + (1.0 - share) * before
+    middle = share * drawn.mean(axis=0) + (1.0 - share) * np.asarray(normal.middle)
+    return Normal(jnp.asarray(middle), jnp.asarray(np.linalg.cholesky(covariance)))
