@@ -79,9 +79,9 @@ def r1_distill_qwen() -> tuple[list[ReportedMean], list[str]]:
         if row["family"] == "R1-Distill-Qwen"
     ]
     return means, [
-        "DeepSeek-R1-Distill-Qwen at 16, 8 and 4 bits; made by scripts/published_tables.py from source/ (see README.md).",
+        "DeepSeek-R1-Distill-Qwen at 16, 8 and 4 bits; made by scripts/published_tables.py (see README.md).",
         "ASSUMED, since the cards do not print them: a budget of 32768 tokens and 20 samples a problem.",
-        "The 8-bit models (w8a8) have their activations quantized to 8 bits too, which is not told apart from weights.",
+        "The 8-bit models (w8a8) have their activations quantized to 8 bits too, not told apart from weights.",
     ]
 
 
@@ -105,7 +105,7 @@ def qwen3() -> tuple[list[ReportedMean], list[str]]:
     ]
     return means, [
         "Qwen3, thinking, 16-bit weights; made by scripts/published_tables.py from source/ (see README.md).",
-        "ASSUMED, since the report does not print them: one sample a problem for MATH-500 and LCBv5, 167 problems of LCBv5.",
+        "ASSUMED, since not printed: one sample a problem for MATH-500 and LCBv5, 167 problems of LCBv5.",
     ]
 
 

@@ -186,7 +186,9 @@ def _wrong(row: Mapping[str, str]) -> list[str]:
 
 def _contradictions(means: Sequence[tuple[int, ReportedMean]]) -> list[str]:
     """Rows that cannot both be true."""
-    faults, seen, tasks = [], {}, {}
+    faults: list[str] = []
+    seen: dict[tuple[object, ...], int] = {}
+    tasks: dict[str, ReportedMean] = {}
     for line, mean in means:
         key = (mean.model, mean.weight_bits, mean.token_budget, mean.task, mean.source)
         if key in seen:

@@ -86,9 +86,7 @@ def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
     return diagnosis, table
 
 
-def judge(
-    draws: Draws, task: str, few: dict[str, np.ndarray], left_out: np.ndarray
-) -> tuple[Diagnosis, np.ndarray]:
+def judge(draws: Draws, task: str, few: dict[str, np.ndarray], left_out: np.ndarray) -> tuple[Diagnosis, np.ndarray]:
     """Check draws, and LOO from what was left out: `left_out` (chain, draw, point) log-likelihoods of the draws `few`.
 
     Returns
@@ -102,8 +100,9 @@ def judge(
     slow = float((rhats > RHAT_EFFECT).mean())
     bulk = _worst(posterior, list(POPULATION), lambda d: arviz_stats.ess(d, method="bulk"), np.min)
     tail = _worst(posterior, list(POPULATION), lambda d: arviz_stats.ess(d, method="tail"), np.min)
-    divergences = int(draws.sample_stats["diverging"].sum())
-    n_draws = int(draws.sample_stats["diverging"].size)
+    # Only Hamiltonian samplers diverge.
+    divergences = int(draws.sample_stats.get("diverging", np.zeros(0)).sum())
+    n_draws = draws.posterior["alpha"].size
     tree = arviz_base.from_dict({"posterior": few, "log_likelihood": {"left_out": left_out}})
     with warnings.catch_warnings():  # what ArviZ warns of, high Pareto k, is one of the checks below
         warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto", category=UserWarning)

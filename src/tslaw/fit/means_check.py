@@ -19,16 +19,16 @@ LOO_DRAWS = 1024
 
 
 def replicated_means(draws: Draws, data: MeansData, points: np.ndarray, seed: int) -> np.ndarray:
-    """What a repeat with as many answers would have reported: (chain, kept draw, arm, budget), NaN where nothing was."""
+    """What a repeat with as many answers would report: (chain, kept draw, arm, budget), NaN where nothing was."""
     kept, shape = _kept(draws.posterior, PREDICTIVE_DRAWS)
     mean, within, _ = _moments(kept, data, points)
-    error = np.asarray(report_error(within, data.report_answers))
+    error = np.asarray(report_error(jnp.asarray(within), data.report_answers))
     noise = np.random.default_rng(seed).standard_normal(mean.shape)
     drawn, answers = np.clip(mean + error * noise, 0.0, 1.0), data.report_answers
     right, total = np.zeros((2, len(mean), len(data.arms), len(data.budgets)))
-    cell = (slice(None), data.report_arm, data.report_budget)
-    np.add.at(total, cell, np.broadcast_to(answers, mean.shape))
-    np.add.at(right, cell, drawn * answers)
+    for r, (arm, budget) in enumerate(zip(data.report_arm, data.report_budget, strict=True)):
+        total[:, arm, budget] += answers[r]
+        right[:, arm, budget] += drawn[:, r] * answers[r]
     with np.errstate(invalid="ignore"):
         return (right / total).reshape(*shape, len(data.arms), len(data.budgets))
 
@@ -42,7 +42,7 @@ def left_out_reports(posterior: dict[str, np.ndarray], data: MeansData, points: 
     """
     kept, shape = _kept(posterior, posterior["alpha"].size)
     mean, within, slope = _moments(kept, data, points)
-    error = np.asarray(report_error(within, data.report_answers))
+    error = np.asarray(report_error(jnp.asarray(within), data.report_answers))
     bits = jnp.asarray(data.weight_bits)
     quantized = np.asarray(surface.weight_bit_shape(bits, jnp.asarray(kept["kappa_w"])[:, None]))[:, data.report_arm]
     model = data.model_index()[data.report_arm]

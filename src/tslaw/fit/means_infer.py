@@ -7,10 +7,10 @@ linear in abilities, Theta = (theta0, alpha, delta_w, every model's misfits); so
 
     Theta = mode + root^-T xi
 
-with mode and curvature root root^T of their posterior given the rest (Gauss and Newton's method), and what is sampled is
-xi and the rest in unconstrained coordinates, z. Both are near a normal distribution, which a slice along ellipses (Murray,
-Adams & MacKay 2010) turns into draws of the exact posterior: without tuning, at any step, and where the density ends.
-The normal is the prior's at first; after the warm-up it has the moments of what was drawn.
+with mode and curvature root root^T of their posterior given the rest (Gauss and Newton's method), and what is sampled
+is xi and the rest as the standard normal draws z that become the prior's. Slices along ellipses (Murray, Adams & MacKay
+2010) turn a normal distribution into draws of the posterior: exactly, without tuning, and where the density ends. The
+normal is the prior at first; after the warm-up it has the moments of what was drawn.
 """
 
 from __future__ import annotations
@@ -22,25 +22,34 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jax import Array
+from jax.scipy.special import ndtri
+from jax.scipy.stats import norm
 from numpyro import handlers
 from numpyro.distributions import biject_to
+from scipy.special import ndtr as norm_cdf
+from scipy.stats import beta as beta_quantile
 
 from tslaw.fit import surface
 from tslaw.fit.infer import Draws, Sampling
 from tslaw.fit.means_data import MeansData
-from tslaw.fit.means_model import moments, report_error, reports
+from tslaw.fit.means_model import Moments, Reports, moments, report_error, reports
 from tslaw.fit.model import Prior, sample_population
 from tslaw.fit.pseudo_problems import pseudo_problems
 
 SOLVED_FOR = ("theta0", "alpha", "delta_w")
-NEWTON_STEPS, FARTHEST = 10, 3.0
+PROBIT, NEAREST = 0.346, (0.01, 0.99)
+"""(16 sqrt(3) / 15 pi)^2, by which normal spread flattens a sigmoid, and shares solved that are told from 0 and 1."""
+NEWTON_STEPS, FARTHEST = 3, 3.0
 """Steps to the mode, none of which moves any arm's ability by more than so many logits."""
 THIN = 10
 """Moves between two draws that are kept, and in one iteration of the warm-up."""
 WIDER = 1.2
 """The fitted normal's standard deviations, over those of what was drawn."""
 STARTS, MOMENT_DRAWS = 512, 4096
+FURTHEST, N_QUANTILES = 6.0, 1201
+"""Standard deviations that tabulated quantiles reach, and how many there are."""
 MOST_SHRINKS = 60
 
 
@@ -69,7 +78,8 @@ def run_means(data: MeansData, prior: Prior, sampling: Sampling) -> Draws:
     started = time.perf_counter()
     sites = population_sites(prior, data)
     target = posterior_density(data, prior, pseudo_problems(), sites)
-    normal = prior_normal(sites, 3 + 2 * len(data.shapes))
+    n = len(sites) + 2 * len(data.shapes)
+    normal = Normal(jnp.zeros(n), jnp.eye(n))
     key = jax.random.PRNGKey(sampling.seed)
     advance = jax.jit(lambda normal, walks, key: _advance(target, normal, walks, key))
     walks = jax.jit(jax.vmap(lambda k: _start(target, normal, k)))(jax.random.split(key, sampling.chains))
@@ -98,21 +108,25 @@ def population_sites(prior: Prior, data: MeansData) -> dict[str, Any]:
     return {name: site["fn"] for name, site in trace.items() if site["type"] == "sample"}
 
 
-def prior_normal(sites: dict[str, Any], n_solved_for: int) -> Normal:
-    """The prior as a normal distribution: of what is not solved for in unconstrained coordinates, and of xi."""
-    middle, spread = [], []
-    for key, (name, fn) in zip(jax.random.split(jax.random.PRNGKey(0), len(sites)), sites.items(), strict=True):
-        if name not in SOLVED_FOR:
-            free = biject_to(fn.support).inv(fn.sample(key, (MOMENT_DRAWS,)))
-            middle.append(free.mean())
-            spread.append(free.std())
-    xi = jnp.zeros(n_solved_for)
-    return Normal(jnp.concatenate([jnp.stack(middle), xi]), jnp.diag(jnp.concatenate([jnp.stack(spread), xi + 1.0])))
+def quantile(fn: Any) -> Callable[[Array], Array]:
+    """The function that makes a standard normal draw one of `fn`: what it is at the same quantile."""
+    if isinstance(fn, dist.HalfNormal):
+        return lambda z: fn.scale * ndtri(0.5 + 0.5 * norm.cdf(z))
+    to, grid = biject_to(fn.support), np.linspace(-FURTHEST, FURTHEST, N_QUANTILES)
+    if isinstance(fn, dist.Beta):
+        a, b, below = float(fn.concentration1), float(fn.concentration0), norm_cdf(-np.abs(grid))
+        # The upper half from above, where 1 - probability is still exact.
+        low, high = beta_quantile.ppf(below, a, b), beta_quantile.isf(below, a, b)
+        logit = np.where(grid < 0, np.log(low) - np.log1p(-low), np.log(high) - np.log1p(-high))
+        return lambda z: to(jnp.interp(z, grid, logit))
+    # All others are normal distributions that were transformed.
+    base = fn.base_dist if isinstance(fn, dist.TransformedDistribution) else fn
+    return lambda z: to(base.loc + base.scale * z)
 
 
 def posterior_density(data: MeansData, prior: Prior, points: np.ndarray, sites: dict[str, Any]) -> Target:
     """The posterior over the coordinates (z, xi): see above."""
-    free = {name: fn for name, fn in sites.items() if name not in SOLVED_FOR}
+    free = {name: quantile(fn) for name, fn in sites.items() if name not in SOLVED_FOR}
     first = {name: sites[name].sample(jax.random.PRNGKey(0), (MOMENT_DRAWS,)) for name in SOLVED_FOR}
     n_models = len(data.shapes)
     # Roughly the prior of Theta; what it is matters for the speed alone.
@@ -120,7 +134,19 @@ def posterior_density(data: MeansData, prior: Prior, points: np.ndarray, sites: 
     spread = jnp.concatenate([jnp.stack([d.std() for d in first.values()]), jnp.ones(2 * n_models)])
     own = jnp.eye(n_models)[data.model_index()]
     x, bits = jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)
-    observed = jnp.asarray(data.report_accuracy)
+    observed, points32 = jnp.asarray(data.report_accuracy), points.astype(np.float32)
+
+    def rough_mode(parts: Reports, rows: Array) -> Array:
+        """Where Newton's method begins: abilities that the reports would have, were problems normally spread."""
+        share = (observed - parts.floor) / parts.height.mean(axis=-1)
+        share = jnp.clip(share, *NEAREST)
+        wider = jnp.sqrt(1.0 + PROBIT * parts.shift.var(axis=-1))
+        ability = wider * (jnp.log(share) - jnp.log1p(-share))
+        slope = share * (1.0 - share) / wider * (data.report_answers**0.5)
+        return _solve(
+            jnp.diag(spread**-2) + rows.T @ (slope[:, None] ** 2 * rows),
+            rows.T @ (slope**2 * ability) + middle / spread**2,
+        )
 
     def population(draw: dict[str, Array]) -> dict[str, Array]:
         rest = {name: jnp.ones(()) for name in SOLVED_FOR}  # replaced once they are solved for
@@ -128,33 +154,38 @@ def posterior_density(data: MeansData, prior: Prior, points: np.ndarray, sites: 
             return sample_population(prior, data.budgets, data.chance)
 
     def density(place: Array) -> tuple[Array, dict[str, Array]]:
-        log_p, draw = jnp.zeros(()), {}
-        for value, (name, fn) in zip(place, free.items(), strict=False):
-            transform = biject_to(fn.support)
-            draw[name] = transform(value)
-            log_p += fn.log_prob(draw[name]) + transform.log_abs_det_jacobian(value, draw[name])
+        draw = {name: of(z) for z, (name, of) in zip(place, free.items(), strict=False)}
+        log_p = -0.5 * place[: len(free)] @ place[: len(free)]
         params = population(draw)
         quantized = surface.weight_bit_shape(bits, params["kappa_w"])[:, None]
         loss = quantized * jnp.exp(-params["gamma_w"] * x)[:, None]
         misfits = jnp.concatenate([params["sd_misfit"] * own, params["sd_misfit_w"] * quantized * own], axis=1)
         design = jnp.concatenate([jnp.ones_like(loss), x[:, None], -loss, misfits], axis=1)
-        rows, parts = design[data.report_arm], reports(params, data, points)
+        rows = design[data.report_arm]
+        # Nearly all the time goes into these reports x problems, and single precision is enough for them.
+        parts = reports({name: value.astype(jnp.float32) for name, value in params.items()}, data, points32)
+
+        def at_abilities(ability: Array) -> Moments:
+            found = moments(parts, ability.astype(jnp.float32))
+            return Moments(*(value.astype(ability.dtype) for value in found))
 
         def curvature(theta: Array) -> tuple[Array, Array]:
-            at = moments(parts, rows @ theta)
+            at = at_abilities(rows @ theta)
             error = report_error(at.within, data.report_answers)
             uphill = rows.T @ (at.slope * (observed - at.mean) / error**2) - (theta - middle) / spread**2
             return jnp.diag(spread**-2) + rows.T @ (((at.slope / error) ** 2)[:, None] * rows), uphill
 
-        def newton(theta: Array, _: None) -> tuple[Array, None]:
-            step = jnp.linalg.solve(*curvature(theta))
-            return theta + step * jnp.minimum(1.0, FARTHEST / jnp.max(jnp.abs(design @ step))), None
+        def newton(theta: Array) -> Array:
+            step = _solve(*curvature(theta))
+            return theta + step * jnp.minimum(1.0, FARTHEST / jnp.max(jnp.abs(design @ step)))
 
-        mode, _ = jax.lax.scan(newton, middle, None, length=NEWTON_STEPS)
+        mode = rough_mode(parts, rows)
+        for _ in range(NEWTON_STEPS):
+            mode = newton(mode)
         root = jnp.linalg.cholesky(curvature(mode)[0])
         theta = mode + jax.scipy.linalg.solve_triangular(root.T, place[len(free) :], lower=False)
         log_p -= jnp.sum(jnp.log(jnp.diag(root)))
-        at = moments(parts, rows @ theta)
+        at = at_abilities(rows @ theta)
         error = report_error(at.within, data.report_answers)
         log_p += jnp.sum(-0.5 * ((observed - at.mean) / error) ** 2 - jnp.log(error)) - 0.5 * jnp.sum(theta[3:] ** 2)
         for name, value in zip(SOLVED_FOR, theta, strict=False):
@@ -165,6 +196,11 @@ def posterior_density(data: MeansData, prior: Prior, points: np.ndarray, sites: 
         return jnp.where(jnp.isnan(log_p), -jnp.inf, log_p), params
 
     return density
+
+
+def _solve(matrix: Array, vector: Array) -> Array:
+    """The solution for a positive definite matrix."""
+    return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(matrix), True), vector)
 
 
 def _log_normal(normal: Normal, place: Array) -> Array:
@@ -220,7 +256,7 @@ def _move(target: Target, normal: Normal, walk: Walk, key: Array) -> Walk:
 
 
 def _fitted(normal: Normal, places: list[Array]) -> Normal:
-    """A normal with the moments of what all chains drew, pulled towards the one before, the more, the fewer they were."""
+    """A normal with the moments of what all chains drew, pulled towards the one before if they were few."""
     drawn = np.asarray(jnp.stack(places)).reshape(-1, len(normal.middle))
     before = np.asarray(normal.root @ normal.root.T)
     share = len(drawn) / (len(drawn) + 10.0 * drawn.shape[1])

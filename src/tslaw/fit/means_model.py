@@ -46,10 +46,12 @@ class Moments(NamedTuple):
 def reports(params: dict[str, Array], data: MeansData, points: np.ndarray) -> Reports:
     """The reports' parts, from the population's parameters of one draw."""
     own = effects(params, points)
-    x, bits = jnp.asarray(data.log_size)[data.report_arm], jnp.asarray(data.weight_bits)[data.report_arm]
+    # In the precision of the parameters.
+    of_arms = (jnp.asarray(values, params["mu0"].dtype) for values in (data.log_size, data.weight_bits))
+    x, bits = (values[data.report_arm] for values in of_arms)
     quantized = surface.weight_bit_shape(bits, params["kappa_w"])[:, None]
     longer = params["rho"] * own["difficulty"] + own["length"] + own["own_length"]
-    slack = jnp.log(data.budgets)[data.report_budget] - surface.log_length(params, x, bits)
+    slack = jnp.asarray(np.log(data.budgets)[data.report_budget], x.dtype) - surface.log_length(params, x, bits)
     solved = surface.solved_by(params, slack[:, None], longer, x[:, None], bits[:, None])
     certain = surface.accuracy(solved, params["guess"], surface.slip_rate(params, x)[:, None])
     shift = own["model_effect"] + quantized * own["quantization_effect"] - own["difficulty"]

@@ -14,6 +14,7 @@ parameters, and everything that asks a fit about its problems finds them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -41,14 +42,14 @@ def pseudo_problems(n: int = N_PROBLEMS) -> np.ndarray:
     return (np.argsort(np.argsort(points, axis=0), axis=0).T + 0.5) / n
 
 
-def effects(params: Params, points: np.ndarray) -> dict[str, Array]:
+def effects(params: Params | Mapping[str, np.ndarray], points: np.ndarray) -> dict[str, Array]:
     """What the points are worth: `AXES` to (..., problem), of parameters of any shape (...)."""
     normal = ndtri(jnp.asarray(points))
     found = {name: jnp.asarray(params[scale])[..., None] * normal[AXES.index(name)] for name, scale in SCALES.items()}
     return found | {"own_length": own_lengths(params, points[AXES.index("own_length")])}
 
 
-def own_lengths(params: Params, u: Any) -> Array:
+def own_lengths(params: Params | Mapping[str, np.ndarray], u: Any) -> Array:
     """The `u` quantiles (problem,) of an arm's own log length: (..., problem).
 
     Continuous also in the share: the lengths nearest to the atom at 0 are the smallest.
