@@ -43,15 +43,19 @@ class MeansFit:
         data = self.data
         observed, answers = data.accuracy()
         cells = ["arm", "budget"]
+        reported = np.zeros((len(data.arms), len(data.budgets)), int)
+        np.add.at(reported, (data.report_arm, data.report_budget), 1)
         names = [f"pseudo-{j:03d}" for j in range(self.points.shape[1])]
         tree = arviz_base.from_dict(
             {
-                "posterior": self.draws.posterior,
+                # In single precision, as far as it was computed.
+                "posterior": {name: values.astype(np.float32) for name, values in self.draws.posterior.items()},
                 "sample_stats": self.draws.sample_stats,
-                "posterior_predictive": {"accuracy": self.predictive},
+                "posterior_predictive": {"accuracy": self.predictive.astype(np.float32)},
                 "observed_data": {"accuracy": observed, "probes": answers},
                 "constant_data": {
                     "chance": np.asarray(data.chance),
+                    "reports": reported,
                     "pseudo_problem": self.points,
                     # How wrong answers agree cannot be known from means.
                     "wrong_spread": np.full(len(names), np.nan),
@@ -63,7 +67,7 @@ class MeansFit:
                 "axis": list(AXES),
                 "problem": names,
             },
-            dims={"misfit": ["arm"], "accuracy": cells, "probes": cells}
+            dims={"misfit": ["arm"], "accuracy": cells, "probes": cells, "reports": cells}
             | {"pseudo_problem": ["axis", "problem"], "wrong_spread": ["problem"]},
             pred_dims={"accuracy": cells},
             sample_dims=["chain", "draw"],

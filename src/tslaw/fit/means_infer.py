@@ -43,7 +43,7 @@ PROBIT, NEAREST = 0.346, (0.01, 0.99)
 """(16 sqrt(3) / 15 pi)^2, by which normal spread flattens a sigmoid, and shares solved that are told from 0 and 1."""
 NEWTON_STEPS, FARTHEST = 3, 3.0
 """Steps to the mode, none of which moves any arm's ability by more than so many logits."""
-THIN = 10
+THIN = 40
 """Moves between two draws that are kept, and in one iteration of the warm-up."""
 WIDER = 1.2
 """The fitted normal's standard deviations, over those of what was drawn."""
@@ -61,10 +61,12 @@ class Normal(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """Where a chain is, (coordinate,), and the log of posterior over normal there."""
+    """Where a chain is, (coordinate,), the log of posterior over normal there, of the posterior, and the parameters."""
 
     place: Array
     level: Array
+    log_p: Array
+    params: dict[str, Array]
 
 
 Target = Callable[[Array], tuple[Array, dict[str, Array]]]
@@ -81,24 +83,27 @@ def run_means(data: MeansData, prior: Prior, sampling: Sampling) -> Draws:
     n = len(sites) + 2 * len(data.shapes)
     normal = Normal(jnp.zeros(n), jnp.eye(n))
     key = jax.random.PRNGKey(sampling.seed)
-    advance = jax.jit(lambda normal, walks, key: _advance(target, normal, walks, key))
-    walks = jax.jit(jax.vmap(lambda k: _start(target, normal, k)))(jax.random.split(key, sampling.chains))
+    advance = jax.jit(lambda normal, places, key: _advance(target, normal, places, key))
+    first = jax.jit(lambda normal, keys: jax.vmap(lambda k: _start(target, normal, k))(keys))
+    place = first(normal, jax.random.split(key, sampling.chains))
     total = sampling.warmup + sampling.samples
-    places: list[Array] = []
+    visited: list[Array] = []
+    kept: list[Walk] = []
     with Progress(disable=not sampling.progress, transient=True) as progress:
         bar = progress.add_task(data.task, total=total)
         for k in range(total):
             if k in (sampling.warmup // 2, sampling.warmup):
-                normal = _fitted(normal, places[len(places) // 2 :])
-                walks = jax.vmap(lambda p, n=normal: _walk(target, n, p))(walks.place)
-                places = []
-            walks = advance(normal, walks, jax.random.fold_in(key, k))
-            places.append(walks.place)
+                normal, visited = _fitted(normal, visited[len(visited) // 2 :]), []
+            walks = advance(normal, place, jax.random.fold_in(key, k))
+            place = walks.place
+            if k < sampling.warmup:
+                visited.append(place)
+            else:
+                kept.append(walks)
             progress.advance(bar)
-    drawn = jnp.stack(places, axis=1)
-    level, params = jax.jit(lambda p: jax.lax.map(jax.vmap(target), p))(drawn)
-    posterior = {name: np.asarray(values) for name, values in params.items()}
-    return Draws(posterior, {"lp": np.asarray(level)}, time.perf_counter() - started)
+    drawn = {name: np.stack([np.asarray(w.params[name]) for w in kept], axis=1) for name in kept[0].params}
+    level = np.stack([np.asarray(w.log_p) for w in kept], axis=1)
+    return Draws(drawn, {"lp": level}, time.perf_counter() - started)
 
 
 def population_sites(prior: Prior, data: MeansData) -> dict[str, Any]:
@@ -209,24 +214,26 @@ def _log_normal(normal: Normal, place: Array) -> Array:
 
 
 def _walk(target: Target, normal: Normal, place: Array) -> Walk:
-    return Walk(place, target(place)[0] - _log_normal(normal, place))
+    log_p, params = target(place)
+    return Walk(place, log_p - _log_normal(normal, place), log_p, params)
 
 
-def _start(target: Target, normal: Normal, key: Array) -> Walk:
+def _start(target: Target, normal: Normal, key: Array) -> Array:
     """The most probable of many draws of the normal."""
     z = jax.random.normal(key, (STARTS, len(normal.middle)))
     places = normal.middle + z @ normal.root.T
     levels = jax.lax.map(lambda p: target(p)[0], places, batch_size=32)
-    return _walk(target, normal, places[jnp.argmax(levels)])
+    return places[jnp.argmax(levels)]
 
 
-def _advance(target: Target, normal: Normal, walks: Walk, key: Array) -> Walk:
-    """`THIN` moves of every chain."""
+def _advance(target: Target, normal: Normal, places: Array, key: Array) -> Walk:
+    """`THIN` moves of every chain from its place."""
 
-    def one(walk: Walk, key: Array) -> Walk:
-        return jax.lax.fori_loop(0, THIN, lambda k, w: _move(target, normal, w, jax.random.fold_in(key, k)), walk)
+    def one(place: Array, key: Array) -> Walk:
+        start = _walk(target, normal, place)
+        return jax.lax.fori_loop(0, THIN, lambda k, w: _move(target, normal, w, jax.random.fold_in(key, k)), start)
 
-    return jax.vmap(one)(walks, jax.random.split(key, walks.level.shape[0]))
+    return jax.vmap(one)(places, jax.random.split(key, len(places)))
 
 
 def _move(target: Target, normal: Normal, walk: Walk, key: Array) -> Walk:
@@ -240,18 +247,20 @@ def _move(target: Target, normal: Normal, walk: Walk, key: Array) -> Walk:
     def at(angle: Array) -> Walk:
         return _walk(target, normal, normal.middle + here * jnp.cos(angle) + other * jnp.sin(angle))
 
-    State = tuple[Array, Array, Array, Array, Walk]
-
-    def low(state: State) -> Array:
+    def low(state: tuple[Array, Array, Array, Array, Walk]) -> Array:
         return (state[4].level <= threshold) & (state[3] < MOST_SHRINKS)
 
-    def shrink(state: State) -> State:
+    def shrink(state: tuple[Array, Array, Array, Array, Walk]) -> tuple[Array, Array, Array, Array, Walk]:
         angle, least, most, k, _ = state
+        found = at(angle)
         least, most = jnp.where(angle < 0, angle, least), jnp.where(angle < 0, most, angle)
-        angle = jax.random.uniform(jax.random.fold_in(d, k), minval=least, maxval=most)
-        return angle, least, most, k + 1, at(angle)
+        following = jax.random.uniform(jax.random.fold_in(d, k), minval=least, maxval=most)
+        return following, least, most, k + 1, found
 
-    found = jax.lax.while_loop(low, shrink, (angle, angle - 2.0 * jnp.pi, angle, jnp.zeros((), int), at(angle)))[4]
+    # The first pass is there for the first angle: a place that is below any threshold leads into it.
+    below = walk._replace(level=jnp.full_like(walk.level, -jnp.inf))
+    begin = (angle, angle - 2.0 * jnp.pi, angle, jnp.zeros((), int), below)
+    found = jax.lax.while_loop(low, shrink, begin)[4]
     return jax.tree.map(lambda new, old: jnp.where(found.level > threshold, new, old), found, walk)
 
 
