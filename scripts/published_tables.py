@@ -109,6 +109,15 @@ def qwen3() -> tuple[list[ReportedMean], list[str]]:
     ]
 
 
+def whole_multiples(task: str, samples: int) -> tuple[int, int]:
+    """How many of Red Hat's means of a benchmark are whole numbers of answers out of so many samples a problem, as far
+    as the digits printed say, and how many means there are."""
+    answers = BENCHMARKS[task].problems * samples
+    printed = [float(row["acc_pct"]) for row in rows("redhat_r1distill_quant.csv") if row["task"] == task]
+    fits = [abs(round(p * answers / 100.0) / answers * 100.0 - p) <= 0.00501 for p in printed]
+    return sum(fits), len(fits)
+
+
 RECIPES = {"r1-distill-qwen.csv": r1_distill_qwen, "qwen3.csv": qwen3}
 
 
@@ -123,6 +132,9 @@ def main() -> None:
             print(f"{write_means(means, options.out / name, notes, options.overwrite)}: {len(means)} means")
         except TslawError as error:
             parser.exit(2, f"error: {error}\n")
+    for samples in (20, 40):
+        n, total = whole_multiples("AIME24", samples)
+        print(f"AIME24, R1-Distill: {n} of {total} means are whole numbers of answers with {samples} samples a problem")
 
 
 if __name__ == "__main__":
