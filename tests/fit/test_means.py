@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import expit, ndtr
+from simulated import draw_truth, template
 
 from reference import surface_reference as reference
-from simulated import draw_truth, template
 from tslaw.fit.means_check import left_out_reports
 from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_model import report_error, report_moments
@@ -55,7 +55,9 @@ def empty_means(models=MODELS, bits=(16, 4), budgets=(32000,), answers=2000.0) -
 
 def population(seed: int, data: MeansData) -> dict[str, np.ndarray]:
     """A truth without problems: its population parameters, and misfits of the arms."""
-    truth = draw_truth(seed, template(1, tuple(sorted(set(data.weight_bits), reverse=True)), (32000,), list(data.shapes)))
+    truth = draw_truth(
+        seed, template(1, tuple(sorted(set(data.weight_bits), reverse=True)), (32000,), list(data.shapes))
+    )
     kept = {name: truth[name] for name in POPULATION}
     model, rng = data.model_index(), np.random.default_rng(seed)
     own, quantized = rng.standard_normal((2, len(data.shapes)))

@@ -47,7 +47,7 @@ def plain_importance_sampling(data: MeansData, prior: Prior) -> tuple[dict[str, 
 
 
 def test_slices_agree_with_plain_importance_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Means of parameters (logarithms where positive), for reports over few enough answers that plain sampling works."""
+    """Means of parameters (logarithms where positive), of answers so few that plain sampling works."""
     monkeypatch.setattr(means_infer, "THIN", 15)
     data = empty_means(models=("Qwen3-1.7B", "Qwen3-14B"), answers=16.0)
     data = replace(data, report_accuracy=np.array([0.5, 0.3, 0.8, 0.75]))
