@@ -30,8 +30,9 @@ ask() {
 {
   tslaw validate "$data"/*.csv
   fit r1-distill-qwen r1-distill-qwen
-  fit qwen3 qwen3
-  fit qwen3-after-r1 qwen3 --prior "$fits/r1-distill-qwen.nc"
+  # Two of its five benchmarks, which R1-Distill was asked too.
+  fit qwen3 qwen3 --task AIME24 --task GPQA-D
+  fit qwen3-after-r1 qwen3 --task AIME24 --task GPQA-D --prior "$fits/r1-distill-qwen.nc"
   ask r1-distill-qwen 4e9 16 8 4
   ask qwen3 6e9 16 8 4
   ask qwen3-after-r1 6e9 16 8 4

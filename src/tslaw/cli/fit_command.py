@@ -38,6 +38,9 @@ def command(
     prior_width: Annotated[
         float, typer.Option(min=0, help="How much families may differ, in standard deviations of the default prior.")
     ] = 0.5,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Fit only this task; may be repeated.", show_default="all")
+    ] = None,
 ) -> None:
     """Fit the accuracy-versus-memory surface to measured data by NUTS, and check that the sampler worked.
 
@@ -64,7 +67,7 @@ def command(
     infer.use_cpu_chains(chains)
     from tslaw.fit.fit_tasks import fit_tasks
 
-    tasks = load()
+    tasks = chosen(load(), task)
     borrowed = borrowing(prior, prior_width, files) if prior else None
     for data in tasks:
         if data.left_out:
@@ -129,6 +132,20 @@ def reader(files: list[Path]) -> Callable[[], list[Any]]:
         return list(tasks_data(datasets))
 
     return measured
+
+
+def chosen(tasks: list[Any], names: list[str] | None) -> list[Any]:
+    """The tasks of these names, all without any; TslawError when one is not there."""
+    from tslaw.errors import TslawError
+
+    known = [data.task for data in tasks]
+    if absent := [name for name in names or () if name not in known]:
+        raise TslawError(
+            f"The files do not hold the task {', '.join(absent)}.",
+            where="--task",
+            expected=f"one of {', '.join(known)}",
+        )
+    return [data for data in tasks if not names or data.task in names]
 
 
 def borrowing(prior: str, width: float, files: list[Path]) -> Borrowing:
