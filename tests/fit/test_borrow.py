@@ -177,6 +177,7 @@ def test_borrowed_distributions_keep_their_support() -> None:
         assert low <= float(drawn.min()) < float(drawn.max()) <= high
 
 
+@pytest.mark.slow
 def test_two_sizes_and_an_earlier_fit_tell_more_of_a_third(family, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another family of the same make, its own truth, two sizes of it: the accuracy of sizes it was not run at is known
     better with what the first family taught, and is still right."""

@@ -14,6 +14,7 @@ from tslaw.fit.fit_file import open_fit
 PUBLISHED = Path(__file__).parents[2] / "measurements" / "published"
 
 
+@pytest.mark.slow
 def test_a_table_is_fitted_asked_and_learned_from(tslaw, tmp_path, monkeypatch) -> None:  # noqa: F811
     """Chains far too short: what is checked is that everything works on the file and that it says what it rests on."""
     monkeypatch.setattr(means_infer, "THIN", 3)

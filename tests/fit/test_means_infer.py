@@ -46,6 +46,7 @@ def plain_importance_sampling(data: MeansData, prior: Prior) -> tuple[dict[str, 
     return {n: np.asarray(v) for n, v in params.items()}, weight / weight.sum()
 
 
+@pytest.mark.slow
 def test_slices_agree_with_plain_importance_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Means of parameters (logarithms where positive), of answers so few that plain sampling works."""
     monkeypatch.setattr(means_infer, "THIN", 15)
