@@ -2,7 +2,7 @@
 
 A handful of precise means says much of a few combinations of parameters and nothing of the rest: whether a model fails
 because it cannot solve or because it has not finished is for the prior to say. Such a posterior is a thin bent sheet on
-which a Hamiltonian sampler takes thousands of steps to move at all. But given everything else the reports are nearly
+which a Hamiltonian sampler hardly moves. But given everything else the reports are nearly
 linear in abilities, Theta = (theta0, alpha, delta_w, every model's misfits); so these are written as
 
     Theta = mode + root^-T xi
