@@ -20,7 +20,7 @@ LADDER = [ref.name for ref in load_family("ladder").models]
 
 
 def test_shipped_families() -> None:
-    assert shipped_families() == ("ladder", "qwen3")
+    assert shipped_families() == ("ladder", "qwen3", "r1-distill-qwen")
     ladder, qwen3 = load_family("ladder"), load_family("qwen3")
     sizes = [n_params(ref.shape) for ref in ladder.models]
     assert sizes == sorted(set(sizes))

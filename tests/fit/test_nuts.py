@@ -68,7 +68,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, m
         np.testing.assert_array_equal(resumed.z[name], values)
     np.testing.assert_array_equal(resumed.stats["num_steps"], whole.stats["num_steps"])
     assert [p.name for p in tmp_path.iterdir()] == [kept.path.name]
-    kept.remove()
+    kept.path.unlink()
     assert kept.load() is None
 
 

@@ -48,7 +48,9 @@ def answer(posterior: Posterior, batch: float, accounting: Any) -> dict[str, Any
 
     widths = sorted(set(posterior.weight_bits.tolist()))
     crossovers = [crossover(posterior, bits, batch, accounting) for bits in widths]
-    bits, voters = best_weight_bits(posterior, batch, accounting), best_voters(posterior, batch, accounting)
+    bits = best_weight_bits(posterior, batch, accounting)
+    # How wrong answers agree is not known from published means.
+    voters = None if np.isnan(posterior.wrong_spread).any() else best_voters(posterior, batch, accounting)
     return {
         "task": posterior.task,
         "batch": batch,
@@ -62,7 +64,9 @@ def answer(posterior: Posterior, batch: float, accounting: Any) -> dict[str, Any
             "share_of_memory_range": {f"{w:g}": _interval(bits.share(w)) for w in bits.options},
             "p_best_over_half_the_range": {f"{w:g}": float((bits.share(w) > 0.5).mean()) for w in bits.options},
         },
-        "voters": _by_memory(voters)
+        "voters": None
+        if voters is None
+        else _by_memory(voters)
         | {
             "memory_from_which_more_than_one": _summary(voters.onset(2)),
             "effective_size_there": _summary(voters.onset_size(2)),
@@ -91,14 +95,18 @@ def as_text(found: dict[str, Any]) -> str:
         )
     voters = found["voters"]
     lines.append("3. From which memory on does a majority vote pay?")
-    lines += _table(voters, "votes")
-    lines += [
+    lines += ["   not known: the fit rests on published means"] if voters is None else _vote_lines(voters)
+    lines.append("4.-6. not asked: latency, KV eviction and KV quantization are not part of the fitted surface")
+    return "\n".join(lines)
+
+
+def _vote_lines(voters: dict[str, Any]) -> list[str]:
+    return [
+        *_table(voters, "votes"),
         f"   more than one sample from: {_words(voters['memory_from_which_more_than_one'])}",
         f"   effective size there:      {_words(voters['effective_size_there'])}",
         f"   8 samples or more from:    {_words(voters['memory_from_which_8_or_more'])}",
-        "4.-6. not asked: latency, KV eviction and KV quantization are not part of the fitted surface",
     ]
-    return "\n".join(lines)
 
 
 def _by_memory(found: BestOption) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +16,16 @@ from tslaw.cli.options import console
 if TYPE_CHECKING:
     import xarray as xr
 
+    from tslaw.fit.borrow import Borrowing
+
 
 def command(
     files: Annotated[
-        list[Path], typer.Argument(help="Measured datasets of one family, one file a task.", show_default=False)
+        list[Path],
+        typer.Argument(
+            help="Measured datasets (.nc) of one family, one file a task, or tables of published means (.csv).",
+            show_default=False,
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Where the fit goes (.nc).", show_default=False)],
     chains: Annotated[int, typer.Option(min=1, max=64, help="Markov chains, run side by side.")] = 4,
@@ -29,41 +37,57 @@ def command(
     ] = 0.95,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing fit.")] = False,
+    prior: Annotated[
+        str | None, typer.Option(metavar="FIT[:TASK]", help="An earlier fit to learn priors from, or one task of it.")
+    ] = None,
+    prior_width: Annotated[
+        float, typer.Option(min=0, help="How much families may differ, in standard deviations of the default prior.")
+    ] = 0.5,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Fit only this task; may be repeated.", show_default="all")
+    ] = None,
 ) -> None:
     """Fit the accuracy-versus-memory surface to measured data by NUTS, and check that the sampler worked.
+
+    **Published means**: of other people's results often only means over problems are known. A table of them (.csv; its
+    columns: `python -c "import tslaw.means; help(tslaw.means)"`, examples in measurements/published) is fitted too, by
+    slice sampling; what cannot be known from it is said, and marked in the fit.
+
+    **--prior**: a family with few sizes, bits or budgets can start from what another family's fit learned. Every
+    parameter's prior becomes that posterior, made wider by how much families may differ; what belongs to a task or its
+    problems is not taken over unless the task is the same.
 
     The fit is written also when its diagnostics fail, but then it is marked, and the exit status is 1. A run that was
     interrupted goes on where it was (to a minute) when the same command is given again. Chains run side by side, on the
     GPU if JAX finds one. For example:
 
     `tslaw fit measurements/ladder-math.nc measurements/ladder-knowledge.nc --out fits/ladder.nc`
+
+    `tslaw fit measurements/published/qwen3.csv --prior fits/published/r1-distill-qwen.nc --out fits/qwen3.nc`
     """
-    from tslaw.dataset import open_dataset
     from tslaw.fit.fit_file import refuse_existing, save_fit
 
     refuse_existing(out, overwrite)
-    datasets = [open_dataset(f) for f in files]
+    load = reader(files)
     from tslaw.fit import infer
 
     infer.prepare_jax(chains)
-    from tslaw.fit.data import tasks_data
-    from tslaw.fit.fit_tasks import checkpoints_beside, fit_tasks
+    from tslaw.fit.fit_tasks import fit_tasks, remove_unfinished
 
-    tasks = tasks_data(datasets)
+    tasks = chosen(load(), task)
+    borrowed = borrowing(prior, prior_width, files) if prior else None
     for data in tasks:
         if data.left_out:
             typer.echo(
                 f"{data.task}: arms with a compressed KV cache are left out: {', '.join(data.left_out)}", err=True
             )
     sampling = infer.Sampling(chains=chains, warmup=warmup, samples=samples, seed=seed, target_accept=target_accept)
-    typer.echo(f"NUTS: {chains} chains of {warmup} + {samples} iterations a task, from a MAP start", err=True)
-    checkpoints = checkpoints_beside(out, tasks, sampling)
-    for found in (c.path for c in checkpoints if c.load() is not None):
-        typer.echo(f"going on from {found}", err=True)
-    tree = fit_tasks(tasks, sampling, files, None, lambda text: typer.echo(text, err=True), checkpoints)
+    how = "slice sampling" if means_only(files) else "NUTS, from a MAP start"
+    typer.echo(f"{how}: {chains} chains of {warmup} + {samples} iterations a task", err=True)
+    say = functools.partial(typer.echo, err=True)
+    tree = fit_tasks(tasks, sampling, files, announce=say, borrowed=borrowed, keep=out)
     save_fit(tree, out, overwrite)
-    for checkpoint in checkpoints:
-        checkpoint.remove()
+    remove_unfinished(out, tasks)
     report(tree)
     print(f"fit written to {out}")
     if not int(tree.attrs["passed"]):
@@ -73,9 +97,97 @@ def command(
         raise typer.Exit(1)
 
 
+def means_only(files: list[Path]) -> bool:
+    """Whether the inputs are tables of means; TslawError when they are of both kinds."""
+    from tslaw.errors import TslawError
+    from tslaw.means import is_table
+
+    tables = [is_table(f) for f in files]
+    if any(tables) and not all(tables):
+        raise TslawError(
+            "Tables of published means and measured datasets cannot be fitted together.",
+            where=", ".join(map(str, files)),
+            expected="only .csv tables, or only .nc datasets",
+            fix="fit the one, and the other with --prior",
+        )
+    return any(tables)
+
+
+def reader(files: list[Path]) -> Callable[[], list[Any]]:
+    """Open and check the inputs; what is returned makes tasks of them (it may load JAX, which has to be set up first).
+
+    Raises
+    ------
+    TslawError : faults in a file, or inputs of both kinds.
+    """
+    if means_only(files):
+        from tslaw.means import read_means
+
+        tables = [read_means(f) for f in files]
+
+        def means() -> list[Any]:
+            from tslaw.fit.means_data import means_data
+
+            return list(means_data(tables))
+
+        return means
+    from tslaw.dataset import open_dataset
+
+    datasets = [open_dataset(f) for f in files]
+
+    def measured() -> list[Any]:
+        from tslaw.fit.data import tasks_data
+
+        return list(tasks_data(datasets))
+
+    return measured
+
+
+def chosen(tasks: list[Any], names: list[str] | None) -> list[Any]:
+    """The tasks of these names, all without any; TslawError when one is not there."""
+    from tslaw.errors import TslawError
+
+    known = [data.task for data in tasks]
+    if absent := [name for name in names or () if name not in known]:
+        raise TslawError(
+            f"The files do not hold the task {', '.join(absent)}.",
+            where="--task",
+            expected=f"one of {', '.join(known)}",
+        )
+    return [data for data in tasks if not names or data.task in names]
+
+
+def borrowing(prior: str, width: float, files: list[Path]) -> Borrowing:
+    """The earlier fit that priors are learned from.
+
+    Raises
+    ------
+    TslawError : it is none, or it rests on one of `files`: the same data would count twice.
+    """
+    import hashlib
+
+    from tslaw.errors import TslawError
+    from tslaw.fit.borrow import Borrowing
+    from tslaw.fit.fit_file import open_fit
+
+    found = Borrowing.parse(prior, width)
+    used = json.loads(open_fit(found.path).attrs["provenance"]).get("inputs", {}).values()
+    if twice := [str(f) for f in files if hashlib.sha256(f.read_bytes()).hexdigest() in used]:
+        raise TslawError(
+            f"The earlier fit rests on {', '.join(twice)}: the same data would count twice.",
+            where="--prior",
+            expected="a fit of other data",
+        )
+    if not found.passed:
+        typer.echo(f"warning: {found.path} failed its diagnostics; priors learned from it are no better.", err=True)
+    return found
+
+
 def report(tree: xr.DataTree) -> None:
-    """Print the diagnostics of every task as a table."""
+    """Print the diagnostics of every task as a table, and what their data could not tell."""
     from rich.table import Table
+
+    from tslaw.fit.fit_file import caveats
 
     table = Table(title="diagnostics", title_justify="left")
     columns = (
@@ -98,6 +210,9 @@ def report(tree: xr.DataTree) -> None:
     console().print(table)
     for failure in failures:
         print(f"  failed: {failure}")
+    for task in json.loads(tree.attrs["diagnostics"]):
+        for caveat in caveats(tree, task):
+            print(f"  note: {task}: {caveat}")
 
 
 def _row(d: dict[str, Any]) -> tuple[str, ...]:

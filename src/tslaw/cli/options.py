@@ -26,14 +26,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def posteriors(fit: Path, task: str | None) -> Iterator[Posterior]:
     """The posterior of `task`, or of every task of the fit; a fit that failed its diagnostics is announced on
     stderr."""
-    from tslaw.fit.fit_file import load_posterior, open_fit, task_names
+    from tslaw.fit.fit_file import caveats, load_posterior, open_fit, task_names
 
     tree = open_fit(fit)
     if not int(tree.attrs["passed"]):
         typer.echo(
             f"warning: {fit} failed its diagnostics; do not trust these numbers (tslaw show says why).", err=True
         )
-    for name in [task] if task else task_names(tree):
+    names = [task] if task else task_names(tree)
+    for caveat in dict.fromkeys(c for name in names for c in caveats(tree, name)):
+        typer.echo(f"note: {fit}: {caveat}.", err=True)
+    for name in names:
         yield load_posterior(tree, name)
 
 

@@ -10,12 +10,14 @@ import typer
 if TYPE_CHECKING:
     import xarray as xr
 
+    from tslaw.means import MeansTable
+
 MOST_ARMS = 24
 """As many arms are listed one by one."""
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="Datasets (.nc) written by tslaw measure.", show_default=False)],
+    files: Annotated[list[Path], typer.Argument(help="Datasets (.nc) or tables of means (.csv).", show_default=False)],
 ) -> None:
     """Check datasets and name every fault: what, where, what was expected.
 
@@ -23,10 +25,14 @@ def command(
     """
     from tslaw.dataset import read_dataset, validate
     from tslaw.errors import TslawError
+    from tslaw.means import is_table, read_means
 
     bad = 0
     for path in files:
         try:
+            if is_table(path):
+                typer.echo(f"{path}: valid\n{_means(read_means(path))}")
+                continue
             ds = read_dataset(path)
         except TslawError as error:
             bad += 1
@@ -41,6 +47,20 @@ def command(
             typer.echo(f"{path}: valid\n{_summary(ds)}")
     if bad:
         raise typer.Exit(2)
+
+
+def _means(table: MeansTable) -> str:
+    """Every mean with the standard error that its number of answers allows for at most."""
+    lines = [f"  family {table.family.name}, published means (standard errors: the most that sampling explains)"]
+    for task in table.tasks:
+        lines.append(f"  {task}")
+        lines += [
+            f"    {m.model} at {m.weight_bits:g} bits, {m.token_budget} tokens: {m.accuracy:.4f} "
+            f"± {m.standard_error:.4f}, {m.n_problems} problems x {m.n_samples}"
+            for m in table.means
+            if m.task == task
+        ]
+    return "\n".join(lines)
 
 
 def _summary(ds: xr.Dataset) -> str:

@@ -95,6 +95,17 @@ class TaskData:
         right, total = self.solved_counts()
         return right.sum(axis=0) / np.maximum(total.sum(axis=0), 1.0)
 
+    def describe(self) -> str:
+        """One line for the log."""
+        return (
+            f"{self.task}: {len(self.arms)} arms, {len(self.problems)} problems, {len(self.budgets)} budgets, "
+            f"{int(self.row_count.sum())} trajectories in {len(self.row_count)} distinct rows"
+        )
+
+    def caveats(self) -> tuple[str, ...]:
+        """What a fit of these data cannot say: nothing that its intervals would not show."""
+        return ()
+
     def trajectories(self) -> np.ndarray:
         """Number of trajectories for each (arm, problem)."""
         n = np.zeros((len(self.arms), len(self.problems)))

@@ -79,6 +79,20 @@ def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
     Diagnosis, and the Pareto k of what every model did on every problem, (model, problem), NaN where nothing was
     measured.
     """
+    few, measured = thinned(draws.posterior), trajectories_by_model(data) > 0
+    diagnosis, k = judge(draws, data.task, few, left_out_log_likelihood(few, data)[:, :, measured])
+    table = np.full(measured.shape, np.nan)
+    table[measured] = k
+    return diagnosis, table
+
+
+def judge(draws: Draws, task: str, few: dict[str, np.ndarray], left_out: np.ndarray) -> tuple[Diagnosis, np.ndarray]:
+    """Check draws, and LOO from what was left out: `left_out` (chain, draw, point) log-likelihoods of the draws `few`.
+
+    Returns
+    -------
+    Diagnosis, and the Pareto k of every point, (point,).
+    """
     posterior = arviz_base.from_dict({"posterior": draws.posterior})["posterior"].dataset
     effects = [n for n in ("difficulty", "length", "misfit", "model_effect", "quantization_effect") if n in posterior]
     rhat = _worst(posterior, list(POPULATION), arviz_stats.rhat, np.max)
@@ -86,12 +100,10 @@ def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
     slow = float((rhats > RHAT_EFFECT).mean())
     bulk = _worst(posterior, list(POPULATION), lambda d: arviz_stats.ess(d, method="bulk"), np.min)
     tail = _worst(posterior, list(POPULATION), lambda d: arviz_stats.ess(d, method="tail"), np.min)
-    divergences = int(draws.sample_stats["diverging"].sum())
-    n_draws = int(draws.sample_stats["diverging"].size)
-    few, measured = thinned(draws.posterior), trajectories_by_model(data) > 0
-    tree = arviz_base.from_dict(
-        {"posterior": few, "log_likelihood": {"left_out": left_out_log_likelihood(few, data)[:, :, measured]}}
-    )
+    # Only Hamiltonian samplers diverge.
+    divergences = int(draws.sample_stats.get("diverging", np.zeros(0)).sum())
+    n_draws = draws.posterior["alpha"].size
+    tree = arviz_base.from_dict({"posterior": few, "log_likelihood": {"left_out": left_out}})
     with warnings.catch_warnings():  # what ArviZ warns of, high Pareto k, is one of the checks below
         warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto", category=UserWarning)
         # A chain that stood still has a tail of equal weights, and no k: counted as bad below.
@@ -109,11 +121,9 @@ def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
         f"{divergences} divergent transitions of {n_draws}": divergences > MAX_DIVERGENT * n_draws,
         f"{bad:.1%} of LOO pairs have Pareto k > {BAD_PARETO}": bad > MAX_BAD_PARETO,
     }
-    table = np.full(measured.shape, np.nan)
-    table[measured] = k
     failures = tuple(text for text, failed in checks.items() if failed)
     diagnosis = Diagnosis(
-        data.task,
+        task,
         rhat,
         float(rhats.max()),
         slow,
@@ -128,4 +138,4 @@ def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
         draws.seconds,
         failures,
     )
-    return diagnosis, table
+    return diagnosis, k

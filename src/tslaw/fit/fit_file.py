@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tslaw.fit.data import TaskData
     from tslaw.fit.diagnostics import Diagnosis
     from tslaw.fit.infer import Draws
+    from tslaw.fit.means_file import MeansFit
     from tslaw.fit.posterior import Posterior
 
 SCHEMA = "tslaw-fit"
@@ -53,6 +54,10 @@ class TaskFit:
     predictive: np.ndarray
     diagnosis: Diagnosis
     pareto_k: np.ndarray
+
+    def tree(self) -> xr.DataTree:
+        """The ArviZ tree, without the task dimension."""
+        return task_tree(self)
 
 
 def task_tree(fit: TaskFit) -> xr.DataTree:
@@ -94,11 +99,11 @@ def task_tree(fit: TaskFit) -> xr.DataTree:
     return tree
 
 
-def join_tasks(fits: Sequence[TaskFit], provenance: Mapping[str, Any]) -> xr.DataTree:
+def join_tasks(fits: Sequence[TaskFit | MeansFit], provenance: Mapping[str, Any]) -> xr.DataTree:
     """Join tasks along a new `task` dimension and attach the family's shapes, the diagnoses and the provenance."""
     import xarray as xr
 
-    trees = [task_tree(f) for f in fits]
+    trees = [f.tree() for f in fits]
     names = [f.data.task for f in fits]
     groups: dict[str, xr.Dataset] = {}
     for group in GROUPS:
@@ -121,6 +126,7 @@ def join_tasks(fits: Sequence[TaskFit], provenance: Mapping[str, Any]) -> xr.Dat
         "model_shapes": json.dumps(shapes),
         "diagnostics": json.dumps({f.data.task: f.diagnosis.as_dict() for f in fits}),
         "provenance": json.dumps(provenance),
+        "caveats": json.dumps({f.data.task: f.data.caveats() for f in fits}),
     }
     return tree
 
@@ -214,6 +220,11 @@ def task_names(tree: xr.DataTree) -> list[str]:
     return [str(t) for t in tree["posterior"].dataset["task"].values]
 
 
+def caveats(tree: xr.DataTree, task: str) -> list[str]:
+    """What the data of a task could not tell, a sentence each."""
+    return list(json.loads(tree.attrs.get("caveats", "{}")).get(task, []))
+
+
 def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
     """One task's draws as arrays.
 
@@ -237,16 +248,23 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
     fitted = np.flatnonzero(~np.isnan(draws["misfit"].values).all(axis=0))
     params = {str(n): np.asarray(draws[n].values, float) for n in draws.data_vars}
     models = tuple(arms["arm_model"].values.astype(str)[fitted])
-    present = ~np.isnan(params["difficulty"]).all(axis=0)
-    order = draws["model"].values.astype(str).tolist()
-    kept: dict[str, Any] = {
-        "arm": fitted,
-        "problem": np.flatnonzero(present),
-        "model": [order.index(m) for m in dict.fromkeys(models)],
-    }
-    for name, dims in EFFECT_DIMS.items():
-        for axis, dim in enumerate(dims, start=1):
-            params[name] = params[name].take(kept[dim], axis)
+    if "pseudo_problem" in arms and not arms["pseudo_problem"].isnull().any():
+        from tslaw.fit.pseudo_problems import stored_effects
+
+        points = arms["pseudo_problem"].transpose("axis", "problem").values
+        params["misfit"], present = params["misfit"][:, fitted], np.ones(points.shape[1], bool)
+        params |= stored_effects(params, points, len(set(models)), len(fitted))
+    else:
+        present = ~np.isnan(params["difficulty"]).all(axis=0)
+        order = draws["model"].values.astype(str).tolist()
+        kept: dict[str, Any] = {
+            "arm": fitted,
+            "problem": np.flatnonzero(present),
+            "model": [order.index(m) for m in dict.fromkeys(models)],
+        }
+        for name, dims in EFFECT_DIMS.items():
+            for axis, dim in enumerate(dims, start=1):
+                params[name] = params[name].take(kept[dim], axis)
     observed = tree["observed_data"].dataset.sel(task=task)
     budgets = observed["budget"].values[~np.isnan(observed["accuracy"].values).all(axis=0)]
     shapes = json.loads(tree.attrs["model_shapes"])

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,8 @@ import tslaw
 from tslaw.fit.diagnostics import diagnose
 from tslaw.fit.fit_file import TaskFit, join_tasks
 from tslaw.fit.infer import Sampling, run_nuts
+from tslaw.fit.means_data import MeansData
+from tslaw.fit.means_file import MeansFit, fit_means
 from tslaw.fit.model import Prior
 from tslaw.fit.nuts import Checkpoint, fingerprint
 from tslaw.fit.predictive import predictive_accuracy
@@ -25,6 +26,7 @@ from tslaw.fit.predictive import predictive_accuracy
 if TYPE_CHECKING:
     import xarray as xr
 
+    from tslaw.fit.borrow import Borrowing
     from tslaw.fit.data import TaskData
 
 PACKAGES = ("jax", "numpyro", "optax", "numpy", "xarray", "arviz-base", "arviz-stats")
@@ -40,43 +42,54 @@ def fit_task(
 
 
 def fit_tasks(
-    tasks: Sequence[TaskData],
+    tasks: Sequence[TaskData | MeansData],
     sampling: Sampling,
     inputs: Sequence[Path] = (),
     prior: Prior | None = None,
     announce: Callable[[str], None] = lambda _: None,
-    checkpoints: Sequence[Checkpoint] = (),
+    borrowed: Borrowing | None = None,
+    keep: Path | None = None,
 ) -> xr.DataTree:
     """Fit every task by itself (tasks share no parameters) and join the results in one tree; see `fit_file`.
 
-    `inputs` are the files the tasks came from: their hashes go into the provenance. `checkpoints`, if given, one a
-    task: where its run is kept until it is finished (`checkpoints_beside`); the caller removes them when all is saved.
+    `inputs` are the files the tasks came from: their hashes go into the provenance. `borrowed` replaces parts of the
+    prior, task by task, by what an earlier fit says of them. Runs of NUTS are kept beside `keep` until the caller has
+    saved the result (`remove_unfinished`), and resumed from there.
     """
     started, prior = time.perf_counter(), prior or Prior()
     # First of all: while the sampler runs the files may be moved or changed.
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs}
-    fits = []
-    for data, checkpoint in zip(tasks, checkpoints or repeat(None, len(tasks)), strict=True):
-        announce(
-            f"{data.task}: {len(data.arms)} arms, {len(data.problems)} problems, {len(data.budgets)} budgets, "
-            f"{int(data.row_count.sum())} trajectories in {len(data.row_count)} distinct rows"
-        )
-        fits.append(fit_task(data, sampling, prior, checkpoint))
-    return join_tasks(fits, provenance(hashes, sampling, prior, time.perf_counter() - started))
+    fits: list[TaskFit | MeansFit] = []
+    for data in tasks:
+        announce(data.describe())
+        own = replace(prior, borrowed=borrowed.of(data)) if borrowed else prior
+        if isinstance(data, MeansData):
+            fits.append(fit_means(data, sampling, own))
+            continue
+        checkpoint = checkpoint_beside(keep, data, sampling, own) if keep else None
+        if checkpoint and checkpoint.load() is not None:
+            announce(f"going on from {checkpoint.path}")
+        fits.append(fit_task(data, sampling, own, checkpoint))
+    origin = provenance(hashes, sampling, prior, time.perf_counter() - started)
+    if borrowed:
+        origin["borrowed"] = borrowed.provenance(tasks)
+    return join_tasks(fits, origin)
 
 
-def checkpoints_beside(
-    out: Path, tasks: Sequence[TaskData], sampling: Sampling, prior: Prior | None = None
-) -> list[Checkpoint]:
-    """Where the unfinished runs of the fit `out` are kept: OUT.TASK.unfinished.npz.
-
-    A run is resumed by the same data, settings, prior and versions only.
-    """
-    settings = replace(sampling, progress=False)
+def checkpoint_beside(out: Path, data: TaskData, sampling: Sampling, prior: Prior) -> Checkpoint:
+    """Where a task's unfinished run is kept. It is resumed by the same data, settings, prior and versions only."""
     versions = [tslaw.__version__, version("jax"), version("numpyro")]
-    keys = [fingerprint(data, settings, prior or Prior(), versions) for data in tasks]
-    names = [f"{out.name}.{data.task}.unfinished.npz" for data in tasks]
-    return [Checkpoint(out.with_name(name), key) for name, key in zip(names, keys, strict=True)]
+    return Checkpoint(_unfinished(out, data), fingerprint(data, replace(sampling, progress=False), prior, versions))
+
+
+def remove_unfinished(out: Path, tasks: Sequence[TaskData | MeansData]) -> None:
+    """Remove what was kept of the runs of a fit that has been saved."""
+    for data in tasks:
+        _unfinished(out, data).unlink(missing_ok=True)
+
+
+def _unfinished(out: Path, data: TaskData | MeansData) -> Path:
+    return out.with_name(f"{out.name}.{data.task}.unfinished.npz")
 
 
 def provenance(inputs: Mapping[str, str], sampling: Sampling, prior: Prior, seconds: float) -> dict[str, Any]:

@@ -12,8 +12,9 @@ the smallest step between log budgets.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +26,9 @@ from tslaw.fit import likelihood as lik
 from tslaw.fit import surface
 from tslaw.fit.data import TaskData
 from tslaw.fit.lengths import length_grid, length_resolution, problem_log_likelihood, row_table
+
+if TYPE_CHECKING:
+    from tslaw.fit.borrow import Borrowed
 
 POPULATION = (
     "theta0",
@@ -115,6 +119,8 @@ class Prior:
     relapse_power: tuple[float, float] = (0.7, 0.5)
     kept: tuple[float, float] = (1.0, 3.0)
     guess_weight: float = 200.0
+    borrowed: Mapping[str, Borrowed] = field(default_factory=dict)
+    """Distributions by name that replace these: see `borrow`."""
 
 
 def sample_population(prior: Prior, budgets: np.ndarray, chance: float) -> dict[str, Array]:
@@ -154,6 +160,7 @@ def sample_population(prior: Prior, budgets: np.ndarray, chance: float) -> dict[
         "relapse_power": dist.LogNormal(np.log(prior.relapse_power[0]), prior.relapse_power[1]),
         "kept": dist.Beta(*prior.kept),
     }
+    draw |= {name: of.distribution() for name, of in prior.borrowed.items()}
     params = {name: numpyro.sample(name, distribution) for name, distribution in draw.items()}
     excess = params.pop("sigma_len_excess")
     params["sigma_len"] = numpyro.deterministic("sigma_len", jnp.hypot(excess, length_resolution(budgets)))

@@ -64,10 +64,6 @@ class Checkpoint:
             np.savez(file, key=np.array(self.key), **named)
         temporary.replace(self.path)
 
-    def remove(self) -> None:
-        """Forget the run: it is finished and saved elsewhere."""
-        self.path.unlink(missing_ok=True)
-
 
 def fingerprint(*parts: Any) -> str:
     """A hash of dataclasses, arrays and plain values: two runs with the same one are the same run."""

@@ -1,0 +1,77 @@
+"""Published means through the real program: fits, what is asked of them, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_cli_fit import tslaw  # noqa: F401  (a fixture)
+
+from tslaw.fit import means_infer
+from tslaw.fit.fit_file import open_fit
+
+PUBLISHED = Path(__file__).parents[2] / "measurements" / "published"
+
+
+@pytest.mark.slow
+def test_a_table_is_fitted_asked_and_learned_from(tslaw, tmp_path, monkeypatch) -> None:  # noqa: F811
+    """Chains far too short: what is checked is that everything works on the file and that it says what it rests on."""
+    monkeypatch.setattr(means_infer, "THIN", 3)
+    table, out = PUBLISHED / "qwen3.csv", tmp_path / "q.nc"
+    short = ("--chains", "2", "--warmup", "50", "--samples", "50", "--task", "AIME24")
+    status, text, err = tslaw("fit", table, "--out", out, *short)
+    assert status == 1, "too short to pass"
+    assert "AIME24: 6 published means of 6 arms" in err
+    assert "note: AIME24: every mean is at one budget (38912 tokens)" in text
+    assert "all weights have 16 bits" in text
+    tree = open_fit(out)
+    assert len(json.loads(tree.attrs["caveats"])["AIME24"]) == 3
+    asked = {
+        "crossover": (),
+        "frontier": (),
+        "findings": (),
+        "recommend": ("--memory", "40GiB"),
+        "predict": ("--params", "6e9", "--weight-bits", "8", "--token-budget", "8000"),
+    }
+    for command, options in asked.items():
+        status, answer, err = tslaw(command, out, *options, "--json")
+        assert (status, json.loads(answer)[0]["task"]) == (0, "AIME24")
+        assert "it rests on published means" in err
+    status, answer, _ = tslaw("findings", out)
+    assert "not known: the fit rests on published means" in answer
+    status, _, _ = tslaw("plot", out, "--out", tmp_path / "plots")
+    assert status == 0
+    assert len(list((tmp_path / "plots").iterdir())) == 10
+    status, _, err = tslaw("fit", table, "--out", tmp_path / "again.nc", "--prior", out, *short)
+    assert status == 2
+    assert "the same data would count twice" in err
+    assert not (tmp_path / "again.nc").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["TABLE", "--task", "history"], "do not hold the task history"),
+        (["TABLE", "MEASURED"], "cannot be fitted together"),
+        (["TABLE", "OTHER"], "different families"),
+        (["TABLE", "TABLE"], "hold the same report"),
+        (["ABSENT"], "no such file"),
+        (["TABLE", "--prior", "ABSENT"], "no such file"),
+        (["TABLE", "--prior", "TABLE"], "cannot be read"),
+        (["TABLE", "--prior-width", "-1"], "prior-width"),
+    ],
+)
+def test_bad_input_is_one_message_and_status_2(tslaw, tmp_path, arguments, what) -> None:  # noqa: F811
+    places = {
+        "TABLE": PUBLISHED / "qwen3.csv",
+        "OTHER": PUBLISHED / "r1-distill-qwen.csv",
+        "ABSENT": tmp_path / "absent.csv",
+        "MEASURED": PUBLISHED.parent / "ladder-math.nc",
+    }
+    out = tmp_path / "new.nc"
+    status, _, err = tslaw("fit", *(places.get(a, a) for a in arguments), "--out", out)
+    assert status == 2
+    assert what in err
+    assert "fault in tslaw" not in err
+    assert not out.exists()

@@ -1,0 +1,79 @@
+"""The sampler of published means against plain importance sampling, which needs no mode, no curvature and no slices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpyro import handlers
+from test_means import empty_means
+
+from tslaw.fit import means_infer
+from tslaw.fit.infer import Sampling
+from tslaw.fit.means_data import MeansData
+from tslaw.fit.means_infer import quantile, run_means
+from tslaw.fit.means_model import report_error, report_moments
+from tslaw.fit.model import Prior, sample_population
+from tslaw.fit.pseudo_problems import pseudo_problems
+from tslaw.fit.surface import weight_bit_shape
+
+N_PLAIN = 60_000
+COMPARED = ("theta0", "alpha", "delta_w", "mu0", "sd_difficulty", "sd_misfit", "gamma_w", "guess", "kept")
+
+
+def plain_importance_sampling(data: MeansData, prior: Prior) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Everything from the prior, weighed by the likelihood: parameters (draw,) and weights that sum to 1."""
+    points, model = pseudo_problems(), data.model_index()
+
+    def one(key: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+        first, second = jax.random.split(key)
+        with handlers.seed(rng_seed=first):
+            params = sample_population(prior, data.budgets, data.chance)
+        own, quantized = jax.random.normal(second, (2, len(data.shapes)))
+        share = weight_bit_shape(jnp.asarray(data.weight_bits), params["kappa_w"])
+        params["misfit"] = params["sd_misfit"] * own[model] + share * params["sd_misfit_w"] * quantized[model]
+        mean, within, _ = report_moments(params, data, points)
+        error = report_error(within, data.report_answers)
+        z = (data.report_accuracy - mean) / error
+        return {n: params[n] for n in COMPARED}, jnp.sum(-0.5 * z * z - jnp.log(error))
+
+    run = jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=500))
+    params, log_weight = run(jax.random.split(jax.random.PRNGKey(5), N_PLAIN))
+    weight = np.exp(np.asarray(log_weight) - float(log_weight.max()))
+    return {n: np.asarray(v) for n, v in params.items()}, weight / weight.sum()
+
+
+@pytest.mark.slow
+def test_slices_agree_with_plain_importance_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means of parameters (logarithms where positive), of answers so few that plain sampling works."""
+    monkeypatch.setattr(means_infer, "THIN", 15)
+    data = empty_means(models=("Qwen3-1.7B", "Qwen3-14B"), answers=16.0)
+    data = replace(data, report_accuracy=np.array([0.5, 0.3, 0.8, 0.75]))
+    draws = run_means(data, Prior(), Sampling(chains=4, warmup=60, samples=300, seed=1, progress=False))
+    params, weight = plain_importance_sampling(data, Prior())
+    worth = 1.0 / np.sum(weight**2)
+    assert worth > 400
+    for name in COMPARED:
+        change = (lambda v: v) if name in ("theta0", "mu0", "gamma_w") else np.log
+        plain, sliced = change(params[name]), change(draws.posterior[name])
+        expected = float(weight @ plain)
+        spread = float(np.sqrt(weight @ (plain - expected) ** 2))
+        # 1,200 draws that may be worth as few as 200.
+        error = spread * np.sqrt(1.0 / worth + 1.0 / 200.0)
+        assert float(sliced.mean()) == pytest.approx(expected, abs=3.5 * error), name
+        assert float(sliced.std()) == pytest.approx(spread, rel=0.25), name
+
+
+def test_normal_draws_become_the_priors() -> None:
+    """Quantiles of every site of the prior, through the functions that the sampler's coordinates go through."""
+    data = empty_means()
+    z = np.random.default_rng(0).standard_normal(20_000)
+    for name, fn in means_infer.population_sites(Prior(), data).items():
+        made = np.sort(np.asarray(quantile(fn)(jnp.asarray(z))))
+        drawn = np.asarray(fn.sample(jax.random.PRNGKey(1), (20_000,)))
+        for q in (0.02, 0.1, 0.5, 0.9, 0.98):
+            share = (drawn < made[int(q * len(made))]).mean()
+            assert share == pytest.approx(q, abs=5.0 * np.sqrt(2.0 * q * (1.0 - q) / len(made))), (name, q)
