@@ -47,6 +47,7 @@ class LogitSurface(NutsSurface):
     title = ""
     effects: tuple[str, ...] = ("difficulty", "misfit", "model_effect")
     auxiliary: tuple[str, ...] = ("arm_level", "pair_level")
+    scales: tuple[str, ...] = ("sd_difficulty", "sd_misfit", "sd_effect")
     prior = Prior()
 
     def parameters(self, data: TaskData) -> Params:

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
 from numpyro.distributions import biject_to
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer import MCMC, NUTS, init_to_median
@@ -16,10 +18,9 @@ from numpyro.infer.util import constrain_fn, potential_energy
 
 from tslaw.errors import TslawError
 from tslaw.fit.data import TaskData
-from tslaw.fit.infer import Draws, Sampling
+from tslaw.fit.infer import Draws, Sampling, chain_starts, laplace_covariance
 
-SCATTER = 0.2
-"""Chains start this far (unconstrained, standard deviation) from the common start, so that R-hat can see them disagree."""
+Potential = Callable[[dict[str, jax.Array]], jax.Array]
 STATISTICS = {
     "diverging": "diverging",
     "accept_prob": "acceptance_rate",
@@ -33,10 +34,12 @@ STATISTICS = {
 class NutsSurface:
     """Sampling for surfaces that say what their `model` is, and perhaps where chains should `start`.
 
-    `auxiliary` sites are sampled but not kept: what they say is said again by deterministic ones.
+    `auxiliary` sites are sampled but not kept: what they say is said again by deterministic ones. `scales` are standard
+    deviations of effects: at the joint mode they would be zero, so they are held at their start while it is looked for.
     """
 
     auxiliary: tuple[str, ...] = ()
+    scales: tuple[str, ...] = ()
 
     def model(self, data: TaskData) -> None:
         """The NumPyro model of one task."""
@@ -48,7 +51,7 @@ class NutsSurface:
 
     def sample(self, data: TaskData, sampling: Sampling) -> Draws:
         """Posterior draws by NUTS."""
-        return run_nuts(self.model, data, sampling, self.start(data), self.auxiliary)
+        return run_nuts(self.model, data, sampling, self.start(data), self.auxiliary, self.scales)
 
 
 def run_nuts(
@@ -57,24 +60,36 @@ def run_nuts(
     sampling: Sampling,
     start: Mapping[str, Any],
     auxiliary: tuple[str, ...] = (),
+    scales: tuple[str, ...] = (),
 ) -> Draws:
-    """Draw from `model`'s posterior, with a dense metric for all scalars together and a diagonal one for the rest.
+    """Draw from `model`'s posterior: a MAP start, its Laplace approximation for starts and metric, then NUTS.
+
+    The metric is dense for all scalars together and diagonal for the rest.
 
     Raises
     ------
-    TslawError : the model's density is not finite where the chains start.
+    TslawError : the model's density is not finite where the search for the start begins.
     """
     started = time.perf_counter()
     first, second = jax.random.split(jax.random.PRNGKey(sampling.seed))
-    here = unconstrained_start(model, data, start, first)
-    scalars = tuple(sorted(name for name, value in here.items() if jnp.size(value) == 1))
+
+    def potential(z: dict[str, jax.Array]) -> jax.Array:
+        return potential_energy(model, (data,), {}, z)
+
+    rough = unconstrained_start(model, data, start, first)
+    _, unravel = ravel_pytree(rough)
+    gradient = jax.jit(jax.grad(lambda z: potential(unravel(z))))
+    here = map_start(rough, gradient, scales, sampling.map_steps)
+    covariance = laplace_covariance(here, gradient)
+    scalars, metric = starting_metric(here, covariance)
     # NUTS is given the density, not the model: it would run the model outside of any compilation, which takes longer
     # than everything else for small data.
     mcmc = MCMC(
         NUTS(
-            potential_fn=lambda z: potential_energy(model, (data,), {}, z),
+            potential_fn=potential,
             target_accept_prob=sampling.target_accept,
             dense_mass=[scalars] if scalars else False,
+            inverse_mass_matrix=metric,
         ),
         num_warmup=sampling.warmup,
         num_samples=sampling.samples,
@@ -82,7 +97,7 @@ def run_nuts(
         chain_method="parallel" if jax.local_device_count() >= sampling.chains > 1 else "sequential",
         progress_bar=sampling.progress,
     )
-    starts = scattered(here, sampling.chains, sampling.seed + 1)
+    starts = chain_starts(here, covariance, sampling.chains, sampling.seed)
     if sampling.chains == 1:
         starts = {name: values[0] for name, values in starts.items()}
     mcmc.run(second, init_params=starts, extra_fields=tuple(STATISTICS))
@@ -93,10 +108,37 @@ def run_nuts(
     return Draws(posterior, extra | {"lp": -extra["lp"]}, time.perf_counter() - started)
 
 
-def scattered(here: Mapping[str, Any], chains: int, seed: int) -> dict[str, jax.Array]:
-    """Unconstrained starts of the chains, (chain, ...) each, scattered around one."""
-    rng = np.random.default_rng(seed)
-    return {n: jnp.asarray(v + SCATTER * rng.standard_normal((chains, *jnp.shape(v)))) for n, v in here.items()}
+def map_start(
+    rough: dict[str, jax.Array], gradient: Callable[[jax.Array], jax.Array], scales: tuple[str, ...], steps: int
+) -> dict[str, jax.Array]:
+    """The most probable unconstrained parameters with `scales` as they are, by Adam with a cosine schedule."""
+    flat, unravel = ravel_pytree(rough)
+    free, _ = ravel_pytree({name: jnp.full_like(value, name not in scales) for name, value in rough.items()})
+    schedule = optax.cosine_decay_schedule(0.05, steps, alpha=0.02)
+    optimiser = optax.chain(optax.clip_by_global_norm(1e3), optax.adam(schedule))
+    state, update = optimiser.init(flat), jax.jit(optimiser.update)
+    for _ in range(steps):
+        updates, state = update(gradient(flat) * free, state, flat)
+        flat = flat + updates
+    return dict(unravel(flat))
+
+
+def starting_metric(here: dict[str, jax.Array], covariance: np.ndarray) -> tuple[tuple[str, ...], Any]:
+    """The names of all scalars, and the inverse mass matrix to begin with: dense in them, diagonal in the others."""
+    _, unravel = ravel_pytree(here)
+    index = unravel(jnp.arange(len(covariance), dtype=float))
+    scalars = tuple(sorted(name for name, value in here.items() if jnp.size(value) == 1))
+    others = tuple(sorted(set(here) - set(scalars)))
+
+    def places(names: tuple[str, ...]) -> np.ndarray:
+        return np.concatenate([np.ravel(index[name]) for name in names]).astype(int)
+
+    metric = {}
+    if scalars:
+        metric[scalars] = jnp.asarray(covariance[np.ix_(places(scalars), places(scalars))])
+    if others:
+        metric[others] = jnp.asarray(np.diag(covariance)[places(others)])
+    return scalars, metric
 
 
 def unconstrained_start(
