@@ -12,6 +12,7 @@ COMMANDS: tuple[str, ...] = (
     "quantize",
     "validate",
     "fit",
+    "compare",
     "crossover",
     "findings",
     "frontier",

@@ -34,8 +34,8 @@ from tslaw.fit.surfaces.trajectories import log_likelihood_of_pairs, simulate_pr
 SD_TRAJECTORY = 3.0
 """Prior scale of how much trajectories of one model on one problem differ, in logits."""
 N_NODES, WIDER, NARROWEST = 9, 1.2, 0.2
-"""Of the quadrature over a pair's own effect: nodes are spread as the posterior's standard deviation times WIDER, and at
-least as so many logits."""
+"""Of the quadrature over a pair's own effect: nodes are spread as the posterior's standard deviation times WIDER, and
+at least as so many logits."""
 
 Params = dict[str, Array]
 
@@ -124,7 +124,9 @@ class LogitSurface(NutsSurface):
         kept = {name: values[:, ::step] for name, values in draws.posterior.items()}
         logits = _map_draws(lambda params: self._whole_logit(params, data), kept)
         guesses, spreads = (kept[name].ravel() for name in ("guess", "sd_trajectory"))
-        arm, problem, pattern = (np.repeat(i, data.row_count) for i in (data.row_arm, data.row_problem, data.row_pattern))
+        arm, problem, pattern = (
+            np.repeat(i, data.row_count) for i in (data.row_arm, data.row_problem, data.row_pattern)
+        )
         seen = data.patterns[pattern] >= 0
         probes = _sums_by_arm(seen, arm, len(data.arms))
         found = []
@@ -142,9 +144,11 @@ class LogitSurface(NutsSurface):
         n_arms, n_problems, n_budgets = logit.shape
         arm, problem = (np.repeat(i.ravel(), samples) for i in np.indices((n_arms, n_problems)))
         right = simulate_probes(logit, float(truth["guess"]), float(truth["sd_trajectory"]), arm, problem, seed)
-        rows = distinct_rows(right.reshape(n_arms, n_problems, samples, n_budgets), shared=True)
-        names = ("patterns", "row_arm", "row_problem", "row_pattern", "row_count")
-        return replace(template, **dict(zip(names, rows, strict=True)))
+        cells = right.reshape(n_arms, n_problems, samples, n_budgets)
+        patterns, arm, problem, pattern, count = distinct_rows(cells, shared=True)
+        return replace(
+            template, patterns=patterns, row_arm=arm, row_problem=problem, row_pattern=pattern, row_count=count
+        )
 
     def _spreads(self, data: TaskData) -> Params:
         """What every such surface has beside its curve."""

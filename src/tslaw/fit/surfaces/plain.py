@@ -1,4 +1,4 @@
-"""A plain alternative: linear in log size, in logits, and saturating in log budget. No notion of how long thinking takes.
+"""A plain alternative: logits linear in log size and saturating in log budget. No notion of how long thinking takes.
 
     curve_i(T) = theta0 + alpha x_i - delta_w s(b_i) - rise exp(-power (ln T - ln T_mid))
 

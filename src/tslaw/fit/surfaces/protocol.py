@@ -20,8 +20,8 @@ class Surface(Protocol):
 
     Attributes
     ----------
-    name : one word for tables and files. title : what it says, in a line. effects : the posterior's arrays (of problems,
-    arms, models) whose R-hat is looked at; scalars all are.
+    name : one word for tables and files. title : what it says, in a line.
+    effects : the posterior's arrays (of problems, arms, models) whose R-hat is looked at; that of scalars always is.
     """
 
     name: str

@@ -5,10 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import jax
+from numpyro.handlers import seed, trace
+
 from tslaw.errors import TslawError
+from tslaw.fit.data import TaskData
 from tslaw.fit.surfaces.protocol import Surface
 
 BUILT_IN = {"mechanistic": "tslaw.fit.surfaces.mechanistic", "plain": "tslaw.fit.surfaces.plain"}
@@ -35,6 +40,46 @@ def load_surface(name_or_file: str) -> Surface:
     if not path.is_file():
         raise TslawError("There is no such file.", where=str(path), expected="a Python file that defines SURFACE")
     return _checked(getattr(_run(path), "SURFACE", None), path)
+
+
+def load_surfaces(names_or_files: Sequence[str]) -> list[Surface]:
+    """Several surfaces; see `load_surface`.
+
+    Raises
+    ------
+    TslawError : also when two of them have the same name.
+    """
+    found = [load_surface(each) for each in names_or_files]
+    names = [surface.name for surface in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise TslawError(
+            f"More than one surface is called {', '.join(twice)}.", where="--surface", expected="a name for each"
+        )
+    return found
+
+
+def check_model(surface: Surface, data: TaskData) -> None:
+    """Go through a surface's model once without computing anything, so that its mistakes show before anything is
+    fitted.
+
+    Raises
+    ------
+    TslawError : the model raises, whatever it is.
+    """
+    try:
+        jax.eval_shape(lambda key: _values(surface, data, key), jax.random.PRNGKey(0))
+    except TslawError:
+        raise
+    except Exception as error:  # whatever a user's model raises
+        raise TslawError(
+            f"The model of the surface '{surface.name}' fails: {type(error).__name__}: {str(error).splitlines()[0]}",
+            where=f"task {data.task}",
+        ) from error
+
+
+def _values(surface: Surface, data: TaskData, key: jax.Array) -> dict[str, jax.Array]:
+    return {name: site["value"] for name, site in trace(seed(surface.model, key)).get_trace(data).items()}
 
 
 def _run(path: Path) -> ModuleType:
