@@ -5,8 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from simulated import draw_truth, template
 
 from tslaw.fit.data import TaskData
+
+MODELS = ("Qwen3-1.7B", "Qwen3-4B", "Qwen3-14B")
+BUDGETS = (1000, 2000, 4000, 8000, 16000, 32000)
+
+
+def simulated_from(truth: str, n_problems: int, samples: int, seed: int, **arms: Any) -> TaskData:
+    """Data from a known truth of the surface called `truth`; `arms` may say which bits, budgets and models."""
+    from tslaw.fit.simulate import simulate_task
+    from tslaw.fit.surfaces.plain import SURFACE as PLAIN
+
+    empty = template(n_problems, **{"bits": (16, 8, 4), "budgets": BUDGETS, "models": MODELS} | arms)
+    if truth == "plain":
+        return PLAIN.simulate(empty, plain_truth(empty, seed), samples, seed)
+    return simulate_task(empty, draw_truth(seed, empty), samples, seed)
 
 
 def plain_truth(data: TaskData, seed: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from simulated import correct_of, template, with_outcomes
 from surface_truths import plain_truth
 
 from tslaw.errors import TslawError
-from tslaw.fit.compare import some_problems
+from tslaw.fit.compare import replicas_of, some_problems
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws
 from tslaw.fit.surfaces.nuts import unconstrained_start
@@ -129,9 +129,10 @@ def test_replicas_are_as_spread_as_repeated_simulations(small) -> None:
     empty = template(4, (16, 4), (1000, 2000, 8000, 32000), ("Qwen3-1.7B", "Qwen3-14B"))
     repeats = np.array([PLAIN.simulate(empty, truth, 5, seed).accuracy()[0] for seed in range(200)])
     posterior = {name: np.broadcast_to(value, (2, 100, *np.shape(value))) for name, value in truth.items()}
-    replicas = PLAIN.replicate(Draws(posterior, {}, 0.0), PLAIN.simulate(empty, truth, 5, 0), 1)
-    assert replicas.shape == (2, 100, 4, 4)
-    flat = replicas.reshape(-1, 4, 4)
+    found = replicas_of(PLAIN, Draws(posterior, {}, 0.0), PLAIN.simulate(empty, truth, 5, 0), 1)
+    flat = found.accuracy
+    assert flat.shape == (200, 4, 4)
+    assert found.lost.shape == (200, 4, 3)
     assert flat.mean(axis=0) == pytest.approx(repeats.mean(axis=0), abs=5 * repeats.std(axis=0).max() / np.sqrt(200))
     assert flat.std(axis=0) == pytest.approx(repeats.std(axis=0), rel=0.3, abs=0.01)
 

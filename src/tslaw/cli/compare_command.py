@@ -135,6 +135,7 @@ COLUMNS = (
     "weight",
     "in 90%",
     "rms misfit",
+    "losses in 90%",
     "seconds",
     "verdict",
 )
@@ -151,6 +152,7 @@ def as_cells(row: Row) -> tuple[str, ...]:
         f"{row.weight:.2f}",
         f"{row.coverage:.0%}",
         f"{row.rms_misfit:.4f}",
+        f"{row.lost_coverage:.0%}",
         f"{row.seconds:.0f}",
         "passed" if row.passed else "FAILED",
     )

@@ -7,6 +7,7 @@ errors and the stacking weights (Yao et al. 2018) are ArviZ's.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,33 +19,57 @@ from tslaw.errors import TslawError
 from tslaw.fit.data import TaskData
 from tslaw.fit.diagnostics import Diagnosis, LeftOut, judge, leave_pairs_out
 from tslaw.fit.infer import Draws, Sampling
+from tslaw.fit.predictive import trajectories
 from tslaw.fit.surfaces.protocol import Surface
 
 INTERVAL = (0.05, 0.95)
 
 
 @dataclass(frozen=True)
+class Replicas:
+    """What was measured, and what replicated measurements show: `accuracy` (arm, budget), and the share of trajectories
+    `lost` from one budget to the next, right and then wrong (arm, budget - 1); replicas have the draw first."""
+
+    measured_accuracy: np.ndarray
+    measured_lost: np.ndarray
+    accuracy: np.ndarray
+    lost: np.ndarray
+
+
+@dataclass(frozen=True)
 class SurfaceFit:
-    """One surface fitted to one task. `predictive` is (draw, arm, budget): accuracies of replicated measurements."""
+    """One surface fitted to one task."""
 
     surface: Surface
     data: TaskData
     diagnosis: Diagnosis
     left_out: LeftOut
-    predictive: np.ndarray
+    replicas: Replicas
     seconds: float
 
-    def coverage(self) -> float:
-        """The share of measured accuracies inside their 90% predictive intervals."""
-        observed, probes = self.data.accuracy()
-        low, high = np.quantile(self.predictive, INTERVAL, axis=0)
-        return float(((low <= observed) & (observed <= high))[probes > 0].mean())
 
-    def rms_misfit(self) -> float:
-        """Root mean square of predicted minus measured accuracy, over arms and budgets."""
-        observed, probes = self.data.accuracy()
-        gap = (self.predictive.mean(axis=0) - observed)[probes > 0]
-        return float(np.sqrt(np.mean(gap**2)))
+def coverage(measured: np.ndarray, replicas: np.ndarray) -> float:
+    """The share of measured cells inside the 90% intervals of their `replicas` (draw, ...). Cells that are NaN do not
+    count; NaN when all are."""
+    low, high = np.quantile(replicas, INTERVAL, axis=0)
+    inside = ((low <= measured) & (measured <= high))[~np.isnan(measured)]
+    return float(inside.mean()) if inside.size else np.nan
+
+
+def rms_misfit(measured: np.ndarray, replicas: np.ndarray) -> float:
+    """Root mean square, over cells, of the replicas' mean minus what was measured; NaN as for `coverage`."""
+    gap = (replicas.mean(axis=0) - measured)[~np.isnan(measured)]
+    return float(np.sqrt(np.mean(gap**2))) if gap.size else np.nan
+
+
+def replicas_of(surface: Surface, draws: Draws, data: TaskData, seed: int) -> Replicas:
+    """Replicate the measurement by `surface`, and look at the replicas as at the data."""
+    each, n_arms = trajectories(data), len(data.arms)
+    pattern = np.repeat(data.row_pattern, data.row_count)
+    seen = [(each.accuracy(r, n_arms), each.lost(r, n_arms)) for r in surface.replicate(draws, data, seed)]
+    accuracy, lost = (np.array(values) for values in zip(*seen, strict=True))
+    right = data.patterns[pattern]
+    return Replicas(each.accuracy(right, n_arms), each.lost(right, n_arms), accuracy, lost)
 
 
 @dataclass(frozen=True)
@@ -52,9 +77,10 @@ class Row:
     """One line of the comparison, the best surface first.
 
     `elpd_diff` is how far its elpd lies below the best one's (0 or less), `elpd_diff_se` the standard error of that,
-    `weight` its stacking weight, `bad_pareto_k` the share of (model, problem) pairs with Pareto k > 0.7, `coverage` the
-    share of cells inside their 90% predictive intervals, `rms_misfit` in accuracy, `failures` what the sampler's
-    diagnostics say.
+    `weight` its stacking weight, `bad_pareto_k` the share of (model, problem) pairs with Pareto k > 0.7. `coverage` is
+    the share of accuracies (arm, budget) inside their 90% predictive intervals, `rms_misfit` how far off their means
+    are, `lost_coverage` and `lost_rms_misfit` the same of the shares of trajectories that are right at a budget and
+    wrong at the next (NaN when no trajectory served two budgets). `failures` are what the sampler's diagnostics say.
     """
 
     surface: str
@@ -68,6 +94,8 @@ class Row:
     weight: float
     coverage: float
     rms_misfit: float
+    lost_coverage: float
+    lost_rms_misfit: float
     passed: bool
     failures: tuple[str, ...]
     seconds: float
@@ -84,13 +112,9 @@ class Comparison:
     fits: tuple[SurfaceFit, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "task": self.task,
-            "problems": self.n_problems,
-            "pairs": self.n_pairs,
-            "surfaces": [asdict(row) for row in self.rows],
-        }
+        """Plain values for JSON, null for what is NaN."""
+        rows = [{k: None if v != v else v for k, v in asdict(row).items()} for row in self.rows]
+        return {"task": self.task, "problems": self.n_problems, "pairs": self.n_pairs, "surfaces": rows}
 
 
 def some_problems(data: TaskData, n: int | None, seed: int = 0) -> TaskData:
@@ -131,9 +155,8 @@ def assess(surface: Surface, data: TaskData, draws: Draws, seed: int, started: f
     left_out = leave_pairs_out(draws.posterior, data, surface.left_out_log_likelihood)
     scalars = [name for name, values in draws.posterior.items() if values.ndim == 2]
     diagnosis = judge(draws, data.task, left_out.loo, scalars, surface.effects)
-    predictive = surface.replicate(draws, data, seed)
-    predictive = predictive.reshape(-1, *predictive.shape[2:])
-    return SurfaceFit(surface, data, diagnosis, left_out, predictive, time.perf_counter() - started)
+    replicas = replicas_of(surface, draws, data, seed)
+    return SurfaceFit(surface, data, diagnosis, left_out, replicas, time.perf_counter() - started)
 
 
 def compare(fits: Sequence[SurfaceFit]) -> Comparison:
@@ -176,10 +199,13 @@ def _arviz_table(fits: dict[str, SurfaceFit]) -> Any:
     # Stacking exponentiates the points, and a pair of hundreds of trajectories underflows. Neither weights nor
     # differences change when the same is added to a point of every surface.
     top = np.max([loo.elpd_i.values for loo in points.values()], axis=0)
-    return arviz_stats.compare({n: replace(loo, elpd_i=loo.elpd_i - top) for n, loo in points.items()})
+    with warnings.catch_warnings():  # ArviZ 0.8 uses what pandas 3.1 is going to take away
+        warnings.filterwarnings("ignore", message="The inplace keyword", category=DeprecationWarning)
+        return arviz_stats.compare({n: replace(loo, elpd_i=loo.elpd_i - top) for n, loo in points.items()})
 
 
 def _row(fit: SurfaceFit, found: Any) -> Row:
+    seen = fit.replicas
     return Row(
         surface=fit.surface.name,
         title=fit.surface.title,
@@ -190,8 +216,10 @@ def _row(fit: SurfaceFit, found: Any) -> Row:
         p_loo=float(found["p"]),
         bad_pareto_k=fit.diagnosis.bad_pareto_k,
         weight=float(found["weight"]),
-        coverage=fit.coverage(),
-        rms_misfit=fit.rms_misfit(),
+        coverage=coverage(seen.measured_accuracy, seen.accuracy),
+        rms_misfit=rms_misfit(seen.measured_accuracy, seen.accuracy),
+        lost_coverage=coverage(seen.measured_lost, seen.lost),
+        lost_rms_misfit=rms_misfit(seen.measured_lost, seen.lost),
         passed=fit.diagnosis.passed,
         failures=fit.diagnosis.failures,
         seconds=fit.seconds,

@@ -88,9 +88,9 @@ def task_dataset(comparison: Comparison) -> xr.Dataset:
             "pareto_k": (pair, np.stack([f.left_out.table(f.left_out.loo.pareto_k.values) for f in fits])),
             "predicted": (
                 ("surface", "quantile", "arm", "budget"),
-                np.stack([np.quantile(f.predictive, quantiles, axis=0) for f in fits]),
+                np.stack([np.quantile(f.replicas.accuracy, quantiles, axis=0) for f in fits]),
             ),
-            "measured": (("arm", "budget"), data.accuracy()[0]),
+            "measured": (("arm", "budget"), fits[0].replicas.measured_accuracy),
         },
         coords={
             "surface": [f.surface.name for f in fits],

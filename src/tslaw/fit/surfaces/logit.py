@@ -12,7 +12,7 @@ Priors of these are those of the mechanistic surface (`fit.model.Prior`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from tslaw.errors import TslawError
 from tslaw.fit.data import TaskData, distinct_rows
 from tslaw.fit.infer import Draws
 from tslaw.fit.model import Prior, groups, sample_centred
-from tslaw.fit.predictive import PREDICTIVE_DRAWS
+from tslaw.fit.predictive import PREDICTIVE_DRAWS, trajectories
 from tslaw.fit.surfaces.nuts import NutsSurface
 from tslaw.fit.surfaces.trajectories import log_likelihood_of_pairs, simulate_probes
 
@@ -117,24 +117,16 @@ class LogitSurface(NutsSurface):
         found = _map_draws(one, posterior)
         return found.reshape(chains, draws, *found.shape[1:])
 
-    def replicate(self, draws: Draws, data: TaskData, seed: int) -> np.ndarray:
-        """(chain, kept draw, arm, budget) from simulated trajectories, one for each that was measured."""
+    def replicate(self, draws: Draws, data: TaskData, seed: int) -> Iterator[np.ndarray]:
+        """(trajectory, budget) for each of about 200 draws."""
         chains, n = draws.posterior["sd_effect"].shape
         step = max(1, n * chains // PREDICTIVE_DRAWS)
         kept = {name: values[:, ::step] for name, values in draws.posterior.items()}
         logits = _map_draws(lambda params: self._whole_logit(params, data), kept)
         guesses, spreads = (kept[name].ravel() for name in ("guess", "sd_trajectory"))
-        arm, problem, pattern = (
-            np.repeat(i, data.row_count) for i in (data.row_arm, data.row_problem, data.row_pattern)
-        )
-        seen = data.patterns[pattern] >= 0
-        probes = _sums_by_arm(seen, arm, len(data.arms))
-        found = []
+        arm, problem, _ = trajectories(data)
         for k, logit in enumerate(logits):
-            right = simulate_probes(logit, float(guesses[k]), float(spreads[k]), arm, problem, [seed, k])
-            with np.errstate(invalid="ignore"):
-                found.append(_sums_by_arm(right * seen, arm, len(data.arms)) / probes)
-        return np.asarray(found).reshape(chains, -1, *probes.shape)
+            yield simulate_probes(logit, float(guesses[k]), float(spreads[k]), arm, problem, [seed, k])
 
     def simulate(self, template: TaskData, truth: Mapping[str, Any], samples: int, seed: int) -> TaskData:
         """`samples` trajectories a cell with the arms, budgets and problems of `template`, drawn from `truth`: every
@@ -192,8 +184,3 @@ def _map_draws(function: Any, posterior: Mapping[str, np.ndarray]) -> np.ndarray
     """`function` of every draw's parameters, chains one after the other: (chain x draw, ...)."""
     flat = {name: jnp.asarray(v.reshape(-1, *v.shape[2:])) for name, v in posterior.items()}
     return np.asarray(jax.jit(lambda draws: jax.lax.map(function, draws))(flat))
-
-
-def _sums_by_arm(values: np.ndarray, arm: np.ndarray, n_arms: int) -> np.ndarray:
-    """Sums of `values` (trajectory, budget) over each arm's trajectories: (arm, budget)."""
-    return np.stack([values[arm == i].sum(axis=0) for i in range(n_arms)])

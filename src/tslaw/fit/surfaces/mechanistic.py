@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +11,7 @@ from tslaw.fit import infer, loo
 from tslaw.fit.data import TaskData
 from tslaw.fit.diagnostics import EFFECTS
 from tslaw.fit.model import Prior, task_model
-from tslaw.fit.predictive import predictive_accuracy
+from tslaw.fit.predictive import replicated_probes
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Mechanistic:
         """(chain, draw, model, problem): the pair's two effects and the lengths are integrated out."""
         return loo.left_out_log_likelihood(posterior, data)
 
-    def replicate(self, draws: infer.Draws, data: TaskData, seed: int) -> np.ndarray:
-        """(chain, kept draw, arm, budget) from simulated trajectories."""
-        return predictive_accuracy(draws, data, seed)
+    def replicate(self, draws: infer.Draws, data: TaskData, seed: int) -> Iterator[np.ndarray]:
+        """(trajectory, budget) for each of about 200 draws."""
+        return replicated_probes(draws, data, seed)
 
 
 SURFACE = Mechanistic()

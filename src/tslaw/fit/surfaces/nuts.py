@@ -73,6 +73,7 @@ def run_nuts(
     started = time.perf_counter()
     first, second = jax.random.split(jax.random.PRNGKey(sampling.seed))
 
+    @jax.jit
     def potential(z: dict[str, jax.Array]) -> jax.Array:
         return potential_energy(model, (data,), {}, z)
 
@@ -82,8 +83,8 @@ def run_nuts(
     here = map_start(rough, gradient, scales, sampling.map_steps)
     covariance = laplace_covariance(here, gradient)
     scalars, metric = starting_metric(here, covariance)
-    # NUTS is given the density, not the model: it would run the model outside of any compilation, which takes longer
-    # than everything else for small data.
+    # NUTS is given the compiled density, not the model: it would run the model operation by operation, and compile each,
+    # which takes longer than everything else for small data.
     mcmc = MCMC(
         NUTS(
             potential_fn=potential,

@@ -6,6 +6,7 @@ problem, in all its arms, trajectories and budgets. Points that are units of dif
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -43,6 +44,7 @@ class Surface(Protocol):
         of `TaskData.model_index`; pairs without data give 0.
         """
 
-    def replicate(self, draws: Draws, data: TaskData, seed: int) -> np.ndarray:
-        """Posterior predictive accuracy of every arm and budget, with as many trajectories and probes as were measured:
-        (chain, kept draw, arm, budget). About 200 draws are enough."""
+    def replicate(self, draws: Draws, data: TaskData, seed: int) -> Iterable[np.ndarray]:
+        """What repeats of the measurement would show: for each of about 200 draws the right (1) and wrong (0) probes of
+        as many trajectories, (trajectory, budget), in the order of `predictive.trajectories`. Probes that were not
+        measured are ignored."""

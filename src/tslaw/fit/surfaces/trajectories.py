@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from scipy.special import expit
 
 from tslaw.fit.data import TaskData
 
@@ -58,5 +59,5 @@ def simulate_probes(
     """
     rng = np.random.default_rng(seed)
     own = sd_trajectory * rng.standard_normal(len(arm))
-    p = guess + (1.0 - guess) / (1.0 + np.exp(-(logit[arm, problem] + own[:, None])))
+    p = guess + (1.0 - guess) * expit(logit[arm, problem] + own[:, None])
     return (rng.random(p.shape) < p).astype(np.int8)
