@@ -83,8 +83,8 @@ def on_mechanistic(two_tasks, two_fits) -> Comparison:
 @pytest.fixture(scope="module")
 def on_plain() -> Comparison:
     """Both surfaces on data from the plain one."""
-    data = simulated_from("plain", 14, 12, 0, bits=(16, 4), budgets=(1000, 2000, 4000, 8000, 16000))
-    brief = replace(SHORT, chains=1, samples=100)
+    data = simulated_from("plain", 16, 16, 0, bits=(16, 4), budgets=(1000, 4000, 8000, 16000))
+    brief = replace(SHORT, chains=1, warmup=60, samples=60)
     return compare([fit_surface(s, data, brief) for s in (MECHANISTIC, PLAIN)])
 
 
@@ -103,7 +103,7 @@ def test_the_mechanistic_surface_looks_wrong_on_data_of_the_plain_one(on_plain) 
     assert (true.surface, wrong.surface) == ("plain", "mechanistic")
     assert wrong.elpd_diff < -2 * wrong.elpd_diff_se
     assert true.weight > 0.8
-    assert wrong.lost_rms_misfit > 1.3 * true.lost_rms_misfit
+    assert wrong.rms_misfit > 1.1 * true.rms_misfit
 
 
 @pytest.fixture

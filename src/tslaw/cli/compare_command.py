@@ -47,8 +47,9 @@ def command(
 
     LOO leaves out everything that one model did on one problem, for every surface alike; elpd is the log predictive
     density of what was left out, higher is better, and a difference of a few standard errors means something. A wrong
-    surface shows also as cells outside their 90% predictive intervals and as bad Pareto k. When diagnostics fail the
-    table says so and the exit status is 1. For example:
+    surface shows also in accuracies outside their 90% predictive intervals ("in 90%"), in how far off the predicted
+    ones are ("rms"), in the shares of trajectories that are right at a budget and wrong at the next ("losses" inside
+    90% intervals), and in bad Pareto k. When diagnostics fail the table says so and the exit status is 1. For example:
 
     `tslaw compare measurements/cpu/ladder-math.nc --problems 16`
 
@@ -117,7 +118,7 @@ def report(comparison: Comparison) -> None:
     title = f"{comparison.task}: {comparison.n_problems} problems, {comparison.n_pairs} pairs of a model and a problem"
     table = Table(title=title, title_justify="left")
     for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("surface", "verdict") else "right")
+        table.add_column(name, justify="left" if name in ("surface", "verdict") else "right", no_wrap=True)
     for row in comparison.rows:
         table.add_row(*as_cells(row))
     console().print(table)
@@ -134,9 +135,9 @@ COLUMNS = (
     "k > 0.7",
     "weight",
     "in 90%",
-    "rms misfit",
-    "losses in 90%",
-    "seconds",
+    "rms",
+    "losses",
+    "s",
     "verdict",
 )
 
@@ -145,7 +146,7 @@ def as_cells(row: Row) -> tuple[str, ...]:
     """One surface's values as text, in the order of `COLUMNS`."""
     return (
         row.surface,
-        f"{row.elpd:.1f} ± {row.elpd_se:.1f}",
+        f"{row.elpd:.0f} ± {row.elpd_se:.0f}",
         f"{row.elpd_diff:.1f} ± {row.elpd_diff_se:.1f}" if row.elpd_diff_se else "best",
         f"{row.p_loo:.1f}",
         f"{row.bad_pareto_k:.1%}",
