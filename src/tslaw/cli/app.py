@@ -19,7 +19,7 @@ app = typer.Typer(
     help="""How should a reasoning model's memory be split between weights and thinking?
 
 **memory** counts bytes; **measure** runs vLLM and writes a dataset (**quantize** makes its weights ahead);
-**fit** turns datasets into a posterior;
+**fit** turns datasets into a posterior; **compare** holds other surfaces against it;
 **crossover**, **frontier**, **recommend**, **predict** and **plot** question the posterior.
 
 A full example: `tslaw measure plan.yaml --out out` → `tslaw fit out/*.nc --out fit.nc` → `tslaw crossover fit.nc`.

@@ -83,7 +83,7 @@ def run_nuts(
     here = map_start(rough, gradient, scales, sampling.map_steps)
     covariance = laplace_covariance(here, gradient)
     scalars, metric = starting_metric(here, covariance)
-    # NUTS is given the compiled density, not the model: it would run the model operation by operation, and compile each,
+    # NUTS is given the compiled density, not the model: it would run the model operation by operation and compile each,
     # which takes longer than everything else for small data.
     mcmc = MCMC(
         NUTS(
