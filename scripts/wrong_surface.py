@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tslaw.fit.infer import Sampling, use_cpu_chains
+from tslaw.fit.infer import Sampling, prepare_jax
 
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS / "fit"), str(TESTS)]  # the truths are the tests'
@@ -84,7 +84,7 @@ def line(truth: str, seed: int, row: dict[str, Any]) -> str:
 def main() -> int:
     """Every truth and seed, one after the other."""
     args = arguments()
-    use_cpu_chains(args.chains)
+    prepare_jax(args.chains)
     print(HEADER, flush=True)
     print("|" + " --- |" * (HEADER.count("|") - 1), flush=True)
     for truth in SURFACES:

@@ -18,7 +18,7 @@ from tslaw.errors import TslawError
 from tslaw.fit.compare import replicas_of, some_problems
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws
-from tslaw.fit.surfaces.nuts import unconstrained_start
+from tslaw.fit.surfaces.sampling import unconstrained_start
 from tslaw.fit.surfaces.plain import SURFACE as PLAIN
 from tslaw.fit.surfaces.protocol import Surface
 from tslaw.fit.surfaces.registry import BUILT_IN, check_model, load_surface, load_surfaces

@@ -66,7 +66,7 @@ def command(
     datasets = [open_dataset(f) for f in files]
     from tslaw.fit import infer
 
-    infer.use_cpu_chains(chains)
+    infer.prepare_jax(chains)
     from tslaw.fit.compare import compare_surfaces, some_problems
     from tslaw.fit.compare_file import save_comparisons
     from tslaw.fit.data import tasks_data

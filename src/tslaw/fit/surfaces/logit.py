@@ -28,7 +28,7 @@ from tslaw.fit.data import TaskData, distinct_rows
 from tslaw.fit.infer import Draws
 from tslaw.fit.model import Prior, groups, sample_centred
 from tslaw.fit.predictive import PREDICTIVE_DRAWS, trajectories
-from tslaw.fit.surfaces.nuts import NutsSurface
+from tslaw.fit.surfaces.sampling import NutsSurface
 from tslaw.fit.surfaces.trajectories import log_likelihood_of_pairs, simulate_probes
 
 SD_TRAJECTORY = 3.0

@@ -33,7 +33,7 @@ class Surface(Protocol):
         """The NumPyro model of one task: priors and likelihood of everything in `data`."""
 
     def sample(self, data: TaskData, sampling: Sampling) -> Draws:
-        """Posterior draws; `tslaw.fit.surfaces.nuts.NutsSurface` does it for any NumPyro model."""
+        """Posterior draws; `tslaw.fit.surfaces.sampling.NutsSurface` does it for any NumPyro model."""
 
     def left_out_log_likelihood(self, posterior: dict[str, np.ndarray], data: TaskData) -> np.ndarray:
         """Log-likelihood of all that each model did on each problem, given everything else: (chain, draw, model,

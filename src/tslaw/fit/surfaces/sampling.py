@@ -1,4 +1,4 @@
-"""NUTS for any NumPyro model of a task. The mechanistic surface has a start and a metric of its own (`fit.infer`)."""
+"""NUTS for any NumPyro model of a task: where chains start and with which metric. `fit.nuts` moves them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,16 @@ import optax
 from jax.flatten_util import ravel_pytree
 from numpyro.distributions import biject_to
 from numpyro.handlers import seed, substitute, trace
-from numpyro.infer import MCMC, NUTS, init_to_median
+from numpyro.infer import init_to_median
 from numpyro.infer.util import constrain_fn, potential_energy
 
 from tslaw.errors import TslawError
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws, Sampling, chain_starts, laplace_covariance
+from tslaw.fit.nuts import sample_chains
 
-Potential = Callable[[dict[str, jax.Array]], jax.Array]
-STATISTICS = {
-    "diverging": "diverging",
-    "accept_prob": "acceptance_rate",
-    "num_steps": "n_steps",
-    "energy": "energy",
-    "potential_energy": "lp",
-}
-"""NumPyro's names and ArviZ's."""
+STATISTICS = {"accept_prob": "acceptance_rate", "num_steps": "n_steps", "potential_energy": "lp"}
+"""NumPyro's names and ArviZ's, where they differ."""
 
 
 class NutsSurface:
@@ -71,42 +65,22 @@ def run_nuts(
     TslawError : the model's density is not finite where the search for the start begins.
     """
     started = time.perf_counter()
-    first, second = jax.random.split(jax.random.PRNGKey(sampling.seed))
 
-    @jax.jit
     def potential(z: dict[str, jax.Array]) -> jax.Array:
         return potential_energy(model, (data,), {}, z)
 
-    rough = unconstrained_start(model, data, start, first)
+    rough = unconstrained_start(model, data, start, jax.random.PRNGKey(sampling.seed))
     _, unravel = ravel_pytree(rough)
     gradient = jax.jit(jax.grad(lambda z: potential(unravel(z))))
     here = map_start(rough, gradient, scales, sampling.map_steps)
     covariance = laplace_covariance(here, gradient)
     scalars, metric = starting_metric(here, covariance)
-    # NUTS is given the compiled density, not the model: it would run the model operation by operation and compile each,
-    # which takes longer than everything else for small data.
-    mcmc = MCMC(
-        NUTS(
-            potential_fn=potential,
-            target_accept_prob=sampling.target_accept,
-            dense_mass=[scalars] if scalars else False,
-            inverse_mass_matrix=metric,
-        ),
-        num_warmup=sampling.warmup,
-        num_samples=sampling.samples,
-        num_chains=sampling.chains,
-        chain_method="parallel" if jax.local_device_count() >= sampling.chains > 1 else "sequential",
-        progress_bar=sampling.progress,
-    )
     starts = chain_starts(here, covariance, sampling.chains, sampling.seed)
-    if sampling.chains == 1:
-        starts = {name: values[0] for name, values in starts.items()}
-    mcmc.run(second, init_params=starts, extra_fields=tuple(STATISTICS))
-    draws = mcmc.get_samples(group_by_chain=True)
-    samples = jax.jit(lambda z: constrain_fn(model, (data,), {}, z, return_deterministic=True, batch_ndims=2))(draws)
+    chains = sample_chains(potential, starts, metric, scalars, sampling)
+    samples = jax.jit(lambda z: constrain_fn(model, (data,), {}, z, return_deterministic=True, batch_ndims=2))(chains.z)
     posterior = {name: np.asarray(values) for name, values in samples.items() if name not in auxiliary}
-    extra = {STATISTICS[k]: np.asarray(v) for k, v in mcmc.get_extra_fields(group_by_chain=True).items()}
-    return Draws(posterior, extra | {"lp": -extra["lp"]}, time.perf_counter() - started)
+    stats = {STATISTICS.get(name, name): values for name, values in chains.stats.items()}
+    return Draws(posterior, stats | {"lp": -stats["lp"]}, time.perf_counter() - started)
 
 
 def map_start(
@@ -130,13 +104,13 @@ def starting_metric(here: dict[str, jax.Array], covariance: np.ndarray) -> tuple
     index = unravel(jnp.arange(len(covariance), dtype=float))
     scalars = tuple(sorted(name for name, value in here.items() if jnp.size(value) == 1))
     others = tuple(sorted(set(here) - set(scalars)))
+    if not scalars:
+        raise TslawError("This surface's model has no scalar parameter.", expected="at least one sampled scalar")
 
     def places(names: tuple[str, ...]) -> np.ndarray:
         return np.concatenate([np.ravel(index[name]) for name in names]).astype(int)
 
-    metric = {}
-    if scalars:
-        metric[scalars] = jnp.asarray(covariance[np.ix_(places(scalars), places(scalars))])
+    metric = {scalars: jnp.asarray(covariance[np.ix_(places(scalars), places(scalars))])}
     if others:
         metric[others] = jnp.asarray(np.diag(covariance)[places(others)])
     return scalars, metric
