@@ -18,10 +18,10 @@ from tslaw.errors import TslawError
 from tslaw.fit.compare import replicas_of, some_problems
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws
-from tslaw.fit.surfaces.sampling import unconstrained_start
 from tslaw.fit.surfaces.plain import SURFACE as PLAIN
 from tslaw.fit.surfaces.protocol import Surface
 from tslaw.fit.surfaces.registry import BUILT_IN, check_model, load_surface, load_surfaces
+from tslaw.fit.surfaces.sampling import unconstrained_start
 from tslaw.fit.surfaces.trajectories import LOG_WEIGHTS, NODES, log_likelihood_of_pairs
 
 DOCS = Path(__file__).parents[2] / "docs" / "surfaces.md"

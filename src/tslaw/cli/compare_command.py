@@ -75,6 +75,10 @@ def command(
     tasks = [some_problems(data, problems, seed) for data in _chosen(tasks_data(datasets), task)]
     surfaces = load_surfaces(surface or list(BUILT_IN))
     for data in tasks:
+        if data.left_out:
+            typer.echo(
+                f"{data.task}: arms with a compressed KV cache are left out: {', '.join(data.left_out)}", err=True
+            )
         for each in surfaces:
             check_model(each, data)
     sampling = infer.Sampling(chains=chains, warmup=warmup, samples=samples, seed=seed)
