@@ -48,8 +48,8 @@ def command(
     LOO leaves out everything that one model did on one problem, for every surface alike; elpd is the log predictive
     density of what was left out, higher is better, and a difference of a few standard errors means something. A wrong
     surface shows also in accuracies outside their 90% predictive intervals ("in 90%"), in how far off the predicted
-    ones are ("rms"), and in the shares of trajectories that are right at a budget and wrong at the next ("losses" inside
-    90% intervals). When diagnostics fail the table says so and the exit status is 1. For example:
+    ones are ("rms"), and in the shares of trajectories that are right at a budget and wrong at the next ("losses"
+    inside 90% intervals). When diagnostics fail the table says so and the exit status is 1. For example:
 
     `tslaw compare measurements/cpu/ladder-math.nc --problems 16`
 
