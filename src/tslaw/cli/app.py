@@ -20,6 +20,7 @@ app = typer.Typer(
 
 **memory** counts bytes; **measure** runs vLLM and writes a dataset (**quantize** makes its weights ahead);
 **fit** turns datasets into a posterior (**show** says how it was made and whether to trust it);
+**compare** holds other surfaces against it;
 **crossover**, **frontier**, **recommend**, **predict** and **plot** question the posterior.
 
 A full example: `tslaw measure plan.yaml --out out` → `tslaw fit out/*.nc --out fit.nc` → `tslaw crossover fit.nc`.

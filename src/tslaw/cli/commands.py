@@ -13,6 +13,7 @@ COMMANDS: tuple[str, ...] = (
     "validate",
     "fit",
     "show",
+    "compare",
     "crossover",
     "findings",
     "frontier",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import arviz_base
 import arviz_stats
@@ -14,6 +15,9 @@ from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws
 from tslaw.fit.loo import left_out_log_likelihood, thinned
 from tslaw.fit.model import POPULATION
+
+EFFECTS = ("difficulty", "length", "misfit", "model_effect", "quantization_effect")
+"""The effects of problems, arms and models whose R-hat is looked at."""
 
 MAX_RHAT = 1.01
 MIN_ESS = 400.0
@@ -71,6 +75,40 @@ def trajectories_by_model(data: TaskData) -> np.ndarray:
     return np.stack([each[model == m].sum(axis=0) for m in range(model.max() + 1)])
 
 
+class LeftOut(NamedTuple):
+    """LOO of what every model did on every problem: ArviZ's `ELPDData`, whose points are the pairs that are `measured`
+    (model, problem), in that order."""
+
+    loo: Any
+    measured: np.ndarray
+
+    def table(self, values: Any) -> np.ndarray:
+        """Values of the points as (model, problem), NaN where nothing was measured."""
+        table = np.full(self.measured.shape, np.nan)
+        table[self.measured] = np.asarray(values, float)
+        return table
+
+
+def leave_pairs_out(
+    posterior: dict[str, np.ndarray],
+    data: TaskData,
+    log_likelihood: Callable[[dict[str, np.ndarray], TaskData], np.ndarray] = left_out_log_likelihood,
+) -> LeftOut:
+    """LOO from about 256 draws of (chain, draw, ...) arrays; `log_likelihood` gives (chain, draw, model, problem)."""
+    few, measured = thinned(posterior), trajectories_by_model(data) > 0
+    return LeftOut(loo_of(few, log_likelihood(few, data)[:, :, measured]), measured)
+
+
+def loo_of(posterior: dict[str, np.ndarray], left_out: np.ndarray) -> Any:
+    """ArviZ's `ELPDData` from the log-likelihoods of what is left out, (chain, draw, point), of the same draws."""
+    tree = arviz_base.from_dict({"posterior": posterior, "log_likelihood": {"left_out": left_out}})
+    with warnings.catch_warnings():  # what ArviZ warns of, high Pareto k, is one of the checks of `judge`
+        warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto", category=UserWarning)
+        # A chain that stood still has a tail of equal weights, and no k: counted as bad by `judge`.
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module="arviz_stats")
+        return arviz_stats.loo(tree, pointwise=True)
+
+
 def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
     """Check one task's draws.
 
@@ -79,36 +117,22 @@ def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
     Diagnosis, and the Pareto k of what every model did on every problem, (model, problem), NaN where nothing was
     measured.
     """
-    few, measured = thinned(draws.posterior), trajectories_by_model(data) > 0
-    diagnosis, k = judge(draws, data.task, few, left_out_log_likelihood(few, data)[:, :, measured])
-    table = np.full(measured.shape, np.nan)
-    table[measured] = k
-    return diagnosis, table
+    left_out = leave_pairs_out(draws.posterior, data)
+    return judge(draws, data.task, left_out.loo, POPULATION, EFFECTS), left_out.table(left_out.loo.pareto_k.values)
 
 
-def judge(draws: Draws, task: str, few: dict[str, np.ndarray], left_out: np.ndarray) -> tuple[Diagnosis, np.ndarray]:
-    """Check draws, and LOO from what was left out: `left_out` (chain, draw, point) log-likelihoods of the draws `few`.
-
-    Returns
-    -------
-    Diagnosis, and the Pareto k of every point, (point,).
-    """
+def judge(draws: Draws, task: str, loo: Any, population: Sequence[str], effects: Sequence[str]) -> Diagnosis:
+    """Check draws of any surface, given its LOO (`ELPDData`) and the names of its scalars and of its effects."""
     posterior = arviz_base.from_dict({"posterior": draws.posterior})["posterior"].dataset
-    effects = [n for n in ("difficulty", "length", "misfit", "model_effect", "quantization_effect") if n in posterior]
-    rhat = _worst(posterior, list(POPULATION), arviz_stats.rhat, np.max)
-    rhats = np.concatenate([np.ravel(arviz_stats.rhat(posterior[[n]])[n].values) for n in effects])
+    present = [n for n in effects if n in posterior]
+    rhat = _worst(posterior, list(population), arviz_stats.rhat, np.max)
+    rhats = np.concatenate([np.ravel(arviz_stats.rhat(posterior[[n]])[n].values) for n in present])
     slow = float((rhats > RHAT_EFFECT).mean())
-    bulk = _worst(posterior, list(POPULATION), lambda d: arviz_stats.ess(d, method="bulk"), np.min)
-    tail = _worst(posterior, list(POPULATION), lambda d: arviz_stats.ess(d, method="tail"), np.min)
+    bulk = _worst(posterior, list(population), lambda d: arviz_stats.ess(d, method="bulk"), np.min)
+    tail = _worst(posterior, list(population), lambda d: arviz_stats.ess(d, method="tail"), np.min)
     # Only Hamiltonian samplers diverge.
     divergences = int(draws.sample_stats.get("diverging", np.zeros(0)).sum())
-    n_draws = draws.posterior["alpha"].size
-    tree = arviz_base.from_dict({"posterior": few, "log_likelihood": {"left_out": left_out}})
-    with warnings.catch_warnings():  # what ArviZ warns of, high Pareto k, is one of the checks below
-        warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto", category=UserWarning)
-        # A chain that stood still has a tail of equal weights, and no k: counted as bad below.
-        warnings.filterwarnings("ignore", category=RuntimeWarning, module="arviz_stats")
-        loo = arviz_stats.loo(tree, pointwise=True)
+    n_draws = draws.posterior[population[0]].size
     k = np.asarray(loo.pareto_k.values, float)
     bad = float((~(k <= BAD_PARETO)).mean())
     checks = {
@@ -122,7 +146,7 @@ def judge(draws: Draws, task: str, few: dict[str, np.ndarray], left_out: np.ndar
         f"{bad:.1%} of LOO pairs have Pareto k > {BAD_PARETO}": bad > MAX_BAD_PARETO,
     }
     failures = tuple(text for text, failed in checks.items() if failed)
-    diagnosis = Diagnosis(
+    return Diagnosis(
         task,
         rhat,
         float(rhats.max()),
@@ -138,4 +162,3 @@ def judge(draws: Draws, task: str, few: dict[str, np.ndarray], left_out: np.ndar
         draws.seconds,
         failures,
     )
-    return diagnosis, k

@@ -26,7 +26,7 @@ MOST_DRAWS = 256
 
 def thinned(posterior: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """About `MOST_DRAWS` evenly spaced draws of all chains together, (chain, draw, ...) arrays."""
-    chains, draws = posterior["mu0"].shape
+    chains, draws = next(iter(posterior.values())).shape[:2]
     step = max(1, chains * draws // MOST_DRAWS)
     return {name: values[:, ::step] for name, values in posterior.items()}
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from tslaw.fit import surface
-from tslaw.fit.diagnostics import Diagnosis, judge
+from tslaw.fit.diagnostics import EFFECTS, Diagnosis, judge, loo_of
 from tslaw.fit.infer import Draws
 from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_model import Moments, report_error, report_moments
@@ -65,7 +65,8 @@ def check_means(draws: Draws, data: MeansData, points: np.ndarray) -> tuple[Diag
     chains, n = draws.posterior["alpha"].shape
     step = max(1, chains * n // LOO_DRAWS)
     few = {name: values[:, ::step] for name, values in draws.posterior.items()}
-    diagnosis, k = judge(draws, data.task, few, left_out_reports(few, data, points))
+    loo = loo_of(few, left_out_reports(few, data, points))
+    diagnosis, k = judge(draws, data.task, loo, POPULATION, EFFECTS), np.asarray(loo.pareto_k.values, float)
     table = np.full((len(data.arms), len(data.budgets)), np.nan)
     for arm, budget, value in zip(data.report_arm, data.report_budget, k, strict=True):
         table[arm, budget] = np.fmax(table[arm, budget], value)

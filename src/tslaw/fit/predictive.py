@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,16 +20,40 @@ from tslaw.fit.simulate import simulate_patterns
 PREDICTIVE_DRAWS = 200
 
 
-def predictive_accuracy(draws: Draws, data: TaskData, seed: int) -> np.ndarray:
-    """Replicated accuracy of every arm and budget, with as many trajectories and probes as were measured.
+class Trajectories(NamedTuple):
+    """The measured trajectories one by one: `arm` and `problem` (trajectory,), and `seen` (trajectory, budget), whether
+    a probe was measured."""
 
-    Every kept draw simulates whole trajectories (solved or not, guesses and slips), so that the spread includes the
-    dependence between budgets. About 200 draws a fit are enough for 90% bands.
+    arm: np.ndarray
+    problem: np.ndarray
+    seen: np.ndarray
 
-    Returns
-    -------
-    (chain, kept draw, arm, budget)
-    """
+    def accuracy(self, right: np.ndarray, n_arms: int) -> np.ndarray:
+        """Of outcomes `right` (trajectory, budget): (arm, budget), NaN where nothing was measured."""
+        with np.errstate(invalid="ignore"):
+            return self._sums(right * self.seen, n_arms) / self._sums(self.seen, n_arms)
+
+    def lost(self, right: np.ndarray, n_arms: int) -> np.ndarray:
+        """The share of trajectories that are right at a budget and wrong at the next: (arm, budget - 1), NaN where
+        nothing was measured at both."""
+        both = self.seen[:, 1:] & self.seen[:, :-1]
+        went = (right[:, :-1] == 1) & (right[:, 1:] == 0) & both
+        with np.errstate(invalid="ignore"):
+            return self._sums(went, n_arms) / self._sums(both, n_arms)
+
+    def _sums(self, values: np.ndarray, n_arms: int) -> np.ndarray:
+        return np.stack([values[self.arm == i].sum(axis=0) for i in range(n_arms)])
+
+
+def trajectories(data: TaskData) -> Trajectories:
+    """Every measured trajectory, in the order of the rows."""
+    arm, problem, pattern = (np.repeat(i, data.row_count) for i in (data.row_arm, data.row_problem, data.row_pattern))
+    return Trajectories(arm, problem, data.patterns[pattern] >= 0)
+
+
+def replicated_probes(draws: Draws, data: TaskData, seed: int) -> Iterator[np.ndarray]:
+    """Right and wrong answers of as many trajectories as were measured, (trajectory, budget), for each of about 200
+    draws, chains one after the other."""
     chains, n = draws.posterior["alpha"].shape
     keep = max(1, n * chains // PREDICTIVE_DRAWS)
     flat = {k: v[:, ::keep].reshape(-1, *v.shape[2:]) for k, v in draws.posterior.items()}
@@ -37,18 +64,22 @@ def predictive_accuracy(draws: Draws, data: TaskData, seed: int) -> np.ndarray:
 
     tables = jax.jit(lambda f: jax.lax.map(one, f, batch_size=16))
     states, slips, decays = (np.asarray(a) for a in tables({k: jnp.asarray(v) for k, v in flat.items()}))
-    arm, problem, pattern = (np.repeat(i, data.row_count) for i in (data.row_arm, data.row_problem, data.row_pattern))
-    seen = data.patterns[pattern] >= 0
-    probes = _sum_by_arm(seen, arm, len(data.arms))
+    arm, problem, _ = trajectories(data)
     rng = np.random.default_rng(seed)
-    replicates = []
     for state, slip, decay, guess, kept in zip(states, slips, decays, flat["guess"], flat["kept"], strict=True):
-        right = simulate_patterns(state[arm, problem], float(guess), slip[arm], Relapse(decay[arm], kept), rng)
-        with np.errstate(invalid="ignore"):
-            replicates.append(_sum_by_arm(right * seen, arm, len(data.arms)) / probes)
-    return np.asarray(replicates).reshape(chains, -1, len(data.arms), len(data.budgets))
+        yield simulate_patterns(state[arm, problem], float(guess), slip[arm], Relapse(decay[arm], kept), rng)
 
 
-def _sum_by_arm(values: np.ndarray, arm: np.ndarray, n_arms: int) -> np.ndarray:
-    """Sums of `values` (trajectory, budget) over each arm's trajectories: (arm, budget)."""
-    return np.stack([values[arm == i].sum(axis=0) for i in range(n_arms)])
+def predictive_accuracy(draws: Draws, data: TaskData, seed: int) -> np.ndarray:
+    """Replicated accuracy of every arm and budget, with as many trajectories and probes as were measured.
+
+    Every kept draw simulates whole trajectories (solved or not, guesses and slips), so that the spread includes the
+    dependence between budgets. About 200 draws a fit are enough for 90% bands.
+
+    Returns
+    -------
+    (chain, kept draw, arm, budget)
+    """
+    chains, measured = len(draws.posterior["alpha"]), trajectories(data)
+    found = [measured.accuracy(right, len(data.arms)) for right in replicated_probes(draws, data, seed)]
+    return np.asarray(found).reshape(chains, -1, len(data.arms), len(data.budgets))

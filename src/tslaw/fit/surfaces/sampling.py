@@ -1,0 +1,148 @@
+"""NUTS for any NumPyro model of a task: where chains start and with which metric. `fit.nuts` moves them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+from numpyro.distributions import biject_to
+from numpyro.handlers import seed, substitute, trace
+from numpyro.infer import init_to_median
+from numpyro.infer.util import constrain_fn, potential_energy
+
+from tslaw.errors import TslawError
+from tslaw.fit.data import TaskData
+from tslaw.fit.infer import Draws, Sampling, chain_starts, laplace_covariance
+from tslaw.fit.nuts import sample_chains
+
+STATISTICS = {"accept_prob": "acceptance_rate", "num_steps": "n_steps", "potential_energy": "lp"}
+"""NumPyro's names and ArviZ's, where they differ."""
+
+
+class NutsSurface:
+    """Sampling for surfaces that say what their `model` is, and perhaps where chains should `start`.
+
+    `auxiliary` sites are sampled but not kept: what they say is said again by deterministic ones. `scales` are standard
+    deviations of effects: at the joint mode they would be zero, so they are held at their start while it is looked for.
+    """
+
+    auxiliary: tuple[str, ...] = ()
+    scales: tuple[str, ...] = ()
+
+    def model(self, data: TaskData) -> None:
+        """The NumPyro model of one task."""
+        raise NotImplementedError
+
+    def start(self, data: TaskData) -> Mapping[str, Any]:
+        """Values of sampled sites to start from; sites that are left out start at their prior's median."""
+        return {}
+
+    def sample(self, data: TaskData, sampling: Sampling) -> Draws:
+        """Posterior draws by NUTS."""
+        return run_nuts(self.model, data, sampling, self.start(data), self.auxiliary, self.scales)
+
+
+def run_nuts(
+    model: Callable[[TaskData], None],
+    data: TaskData,
+    sampling: Sampling,
+    start: Mapping[str, Any],
+    auxiliary: tuple[str, ...] = (),
+    scales: tuple[str, ...] = (),
+) -> Draws:
+    """Draw from `model`'s posterior: a MAP start, its Laplace approximation for starts and metric, then NUTS.
+
+    The metric is dense for all scalars together and diagonal for the rest.
+
+    Raises
+    ------
+    TslawError : the model's density is not finite where the search for the start begins.
+    """
+    started = time.perf_counter()
+
+    def potential(z: dict[str, jax.Array]) -> jax.Array:
+        return potential_energy(model, (data,), {}, z)
+
+    rough = unconstrained_start(model, data, start, jax.random.PRNGKey(sampling.seed))
+    _, unravel = ravel_pytree(rough)
+    gradient = jax.jit(jax.grad(lambda z: potential(unravel(z))))
+    here = map_start(rough, gradient, scales, sampling.map_steps)
+    covariance = laplace_covariance(here, gradient)
+    scalars, metric = starting_metric(here, covariance)
+    starts = chain_starts(here, covariance, sampling.chains, sampling.seed)
+    chains = sample_chains(potential, starts, metric, scalars, sampling)
+    samples = jax.jit(lambda z: constrain_fn(model, (data,), {}, z, return_deterministic=True, batch_ndims=2))(chains.z)
+    posterior = {name: np.asarray(values) for name, values in samples.items() if name not in auxiliary}
+    stats = {STATISTICS.get(name, name): values for name, values in chains.stats.items()}
+    return Draws(posterior, stats | {"lp": -stats["lp"]}, time.perf_counter() - started)
+
+
+def map_start(
+    rough: dict[str, jax.Array], gradient: Callable[[jax.Array], jax.Array], scales: tuple[str, ...], steps: int
+) -> dict[str, jax.Array]:
+    """The most probable unconstrained parameters with `scales` as they are, by Adam with a cosine schedule."""
+    flat, unravel = ravel_pytree(rough)
+    free, _ = ravel_pytree({name: jnp.full_like(value, name not in scales) for name, value in rough.items()})
+    schedule = optax.cosine_decay_schedule(0.05, steps, alpha=0.02)
+    optimiser = optax.chain(optax.clip_by_global_norm(1e3), optax.adam(schedule))
+    state, update = optimiser.init(flat), jax.jit(optimiser.update)
+    for _ in range(steps):
+        updates, state = update(gradient(flat) * free, state, flat)
+        flat = flat + updates
+    return dict(unravel(flat))
+
+
+def starting_metric(here: dict[str, jax.Array], covariance: np.ndarray) -> tuple[tuple[str, ...], Any]:
+    """The names of all scalars, and the inverse mass matrix to begin with: dense in them, diagonal in the others."""
+    _, unravel = ravel_pytree(here)
+    index = unravel(jnp.arange(len(covariance), dtype=float))
+    scalars = tuple(sorted(name for name, value in here.items() if jnp.size(value) == 1))
+    others = tuple(sorted(set(here) - set(scalars)))
+    if not scalars:
+        raise TslawError("This surface's model has no scalar parameter.", expected="at least one sampled scalar")
+
+    def places(names: tuple[str, ...]) -> np.ndarray:
+        return np.concatenate([np.ravel(index[name]) for name in names]).astype(int)
+
+    metric = {scalars: jnp.asarray(covariance[np.ix_(places(scalars), places(scalars))])}
+    if others:
+        metric[others] = jnp.asarray(np.diag(covariance)[places(others)])
+    return scalars, metric
+
+
+def unconstrained_start(
+    model: Callable[[TaskData], None], data: TaskData, start: Mapping[str, Any], key: jax.Array
+) -> dict[str, jax.Array]:
+    """Every sampled site on the whole real line: the values given by `start`, or else the priors' medians.
+
+    Raises
+    ------
+    TslawError : the model's density is not finite there.
+    """
+    given = {name: jnp.asarray(value, float) for name, value in start.items()}
+
+    def value_of(site: dict[str, Any]) -> Any:
+        if site["type"] != "sample" or site["is_observed"]:
+            return None
+        return given[site["name"]] if site["name"] in given else init_to_median(site)
+
+    def begin(key: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+        sites = trace(substitute(seed(model, key), substitute_fn=value_of)).get_trace(data)
+        free = {n: s for n, s in sites.items() if s["type"] == "sample" and not s["is_observed"]}
+        here = {n: biject_to(s["fn"].support).inv(s["value"]) for n, s in free.items()}
+        return here, potential_energy(model, (data,), {}, here)
+
+    here, energy = jax.jit(begin)(key)
+    if not np.isfinite(float(energy)):
+        raise TslawError(
+            "The density of this surface's model is not finite where its chains start.",
+            where=f"task {data.task}",
+            fix="give start() values inside every prior, at which every probability lies strictly between 0 and 1",
+        )
+    return dict(here)
