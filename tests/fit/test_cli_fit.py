@@ -232,3 +232,17 @@ def test_a_long_enough_fit_passes_and_is_trusted(tslaw, two_tasks, tmp_path) -> 
     assert (int(tree.attrs["passed"]), task_names(tree)) == (1, ["simulated"])
     status, _, err = tslaw("crossover", out, "--json")
     assert (status, err) == (0, "")
+
+
+def test_show_says_where_a_fit_came_from_and_that_it_failed(tslaw, fit_path) -> None:
+    status, out, _ = tslaw("show", fit_path)
+    assert status == 1
+    assert "FAILED" in out
+    assert "chains 2, warmup 70, samples 60" in out
+    assert "jax " in out
+    status, out, _ = tslaw("show", fit_path, "--json")
+    told = json.loads(out)
+    assert status == 1
+    assert not told["passed"]
+    assert set(told["diagnostics"]) == set(TASKS)
+    assert told["provenance"]["device"]

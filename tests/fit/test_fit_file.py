@@ -79,7 +79,7 @@ def test_what_a_fit_says_about_itself(two_fits, fit_path) -> None:
         assert any("ESS" in failure for failure in fit.diagnosis.failures)
     origin = json.loads(attrs["provenance"])
     assert origin["sampling"]["seed"] == SHORT.seed
-    assert set(origin) == {"inputs", "sampling", "prior", "packages", "created", "seconds"}
+    assert set(origin) == {"inputs", "sampling", "prior", "packages", "device", "created", "seconds"}
 
 
 def test_the_file_is_plain_netcdf_for_xarray_and_arviz(fit_path) -> None:

@@ -30,7 +30,7 @@ from tslaw.fit.sizes import SizeCurve, size_curve
 from tslaw.memory import GIB, Accounting
 
 SATURATION = 0.95
-N_SIZES, N_CHOICES = 65, 480
+N_SIZES, N_CHOICES = 65, 320
 REACH_BELOW, REACH_ABOVE = 4.0, 16.0
 """Choices of W* go this factor in parameters beyond the smallest and the largest model of the family."""
 
@@ -163,7 +163,7 @@ def crossover(
     check_batch(batch)
     curve = size_curve(posterior.shapes, weight_bits, accounting)
     grid = continuous_grid(curve, np.log(posterior.reference_size))
-    run = jax.jit(lambda draws: jax.lax.map(lambda d: decide(d, grid, weight_bits, batch), draws, batch_size=64))
+    run = jax.jit(lambda draws: jax.lax.map(lambda d: decide(d, grid, weight_bits, batch), draws, batch_size=8))
     log_gain, regret, saturation = (np.asarray(a, float) for a in run(posterior.population_draws()))
     draws = last_crossing(log_gain, np.log(grid.weight))
     signs = np.diff(log_gain > 0, axis=1)
