@@ -16,8 +16,10 @@ from simulated import draw_truth, posterior_of, template
 
 from reference import surface_reference as reference
 from tslaw.calibrate import leave_out
+from tslaw.calibrate.prior_predictive import prior_statements
 from tslaw.calibrate.sbc import RANKED_DRAWS, calibration, rank
 from tslaw.errors import TslawError
+from tslaw.fit.model import Prior
 from tslaw.fit.simulate import simulate_task
 
 SCRIPT = Path(__file__).parents[2] / "scripts/sbc.py"
@@ -133,3 +135,13 @@ def test_the_comparison_says_what_is_covered() -> None:
     shifted = replace(found, measured=found.measured + 0.5)
     assert not shifted.covered.any()
     assert shifted.error == pytest.approx(found.error - 0.5)
+
+
+def test_statements_of_the_prior_follow_its_scales() -> None:
+    usual = prior_statements(EMPTY, Prior(), 30)
+    assert all(values.shape == (30,) and np.isfinite(values).all() for values in usual.values())
+    assert (usual["lost again by thinking too long: best budget over the largest"] >= 0).all()
+    assert usual["lost by 4-bit weights there"].std() > 1.0
+    none = 1e-9
+    harmless = Prior(delta_w=none, mu2=none, late3=none, relapse2=none, sd_effect_w=none, sd_misfit_w=none)
+    assert np.abs(prior_statements(EMPTY, harmless, 30)["lost by 4-bit weights there"]).max() < 1e-3

@@ -64,7 +64,7 @@ def between(values: Array, position: Array) -> Array:
     last = len(values) - 1
     index, weights = cubic_weights(position, last)
     taps = (values[jnp.clip(index + k, 0, last)] for k in (-1, 0, 1, 2))
-    return sum(w[:, None] * v for w, v in zip(weights, taps, strict=True))
+    return sum((w[:, None] * v for w, v in zip(weights, taps, strict=True)), jnp.zeros(()))
 
 
 def cubic_weights(position: Array, last: int) -> tuple[Array, tuple[Array, ...]]:
@@ -96,7 +96,7 @@ def solved(table: Response, row: Array, slack: Array) -> Array:
     """R of the sizes in rows `row` at `slack`; shapes broadcast. Beyond the grid it is 0 or the ceiling to 1e-5."""
     index, weights = cubic_weights((slack - table.start) / table.step, N_SLACK - 1)
     taps = (table.values[row, jnp.clip(index + k, 0, N_SLACK - 1)] for k in (-1, 0, 1, 2))
-    return sum(w * v for w, v in zip(weights, taps, strict=True))
+    return sum((w * v for w, v in zip(weights, taps, strict=True)), jnp.zeros(()))
 
 
 def saturation_slack(table: Response, row: Array, guess: Array, slip: Array, fraction: float) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,4 +66,21 @@ def held_out_curves(rows: Sequence[dict[str, Any]]) -> Figure:
         figure.suptitle(
             f"points: measured; lines and bands: median and {BAND[1] - BAND[0]:.0%} interval; dotted: power law"
         )
+    return figure
+
+
+def statement_histograms(found: Mapping[str, np.ndarray]) -> Figure:
+    """A panel a statement: its draws, with the middle 90% shaded."""
+    columns = 2
+    n_rows = -(-len(found) // columns)
+    with rc_context({**RC, "axes.grid": False}):
+        figure = Figure(figsize=(WIDTH, 1.3 * n_rows), layout="constrained")
+        panels = np.ravel(figure.subplots(n_rows, columns, squeeze=False))
+        for panel in panels[len(found) :]:
+            panel.set_axis_off()
+        for panel, (name, draws) in zip(panels, found.items(), strict=False):
+            panel.axvspan(*np.quantile(draws, BAND), color="#dddddd", lw=0)
+            panel.hist(draws, bins=40, color="#33638d")
+            panel.set_title(name, fontsize=7)
+            panel.set_yticks([])
     return figure
