@@ -14,7 +14,7 @@ from measurements import good_dataset
 from tslaw.dataset import save_dataset
 from tslaw.errors import TslawError
 from tslaw.fit.diagnostics import diagnose
-from tslaw.fit.fit_file import GROUPS, TaskFit, join_tasks, load_posterior, open_fit, save_fit, task_names
+from tslaw.fit.fit_file import GROUPS, TaskFit, join_tasks, load_posterior, misfit, open_fit, save_fit, task_names
 from tslaw.fit.infer import Draws
 
 
@@ -183,3 +183,24 @@ def test_diagnostics_notice_divergences(two_fits) -> None:
     found = diagnose(Draws(fit.draws.posterior, stats, 0.0), fit.data)[0]
     assert f"7 divergent transitions of {2 * SHORT.samples}" in found.failures
     assert not found.passed
+
+
+def test_the_misfit_is_that_of_replicates_and_measurement(two_fits, fit_path) -> None:
+    tree = open_fit(fit_path)
+    for fit in two_fits:
+        found, seen = misfit(tree, fit.data.task), fit.data.accuracy()[0]
+        drawn = fit.predictive.reshape(-1, *seen.shape)
+        errors = [
+            (float(np.median(drawn[:, i, k]) - seen[i, k]), arm, int(budget))
+            for i, arm in enumerate(fit.data.arms)
+            for k, budget in enumerate(fit.data.budgets)
+        ]
+        inside = [
+            np.quantile(drawn[:, i, k], 0.05) <= seen[i, k] <= np.quantile(drawn[:, i, k], 0.95)
+            for i in range(seen.shape[0])
+            for k in range(seen.shape[1])
+        ]
+        assert found.inside == pytest.approx(np.mean(inside))
+        assert found.rms == pytest.approx(np.sqrt(np.mean([e[0] ** 2 for e in errors])))
+        largest = max(errors, key=lambda e: abs(e[0]))
+        assert (abs(found.largest), found.arm, found.budget) == (pytest.approx(abs(largest[0])), *largest[1:])

@@ -1,4 +1,4 @@
-"""`tslaw show`: what a fit rests on and whether its sampler worked."""
+"""`tslaw show`: what a fit rests on, whether its sampler worked, and how well it fits."""
 
 from __future__ import annotations
 
@@ -10,22 +10,30 @@ from tslaw.cli.options import AsJson, FitFile
 
 
 def command(fit: FitFile, as_json: AsJson = False) -> None:
-    """Show where a fit came from (data, settings, versions, device, date) and its diagnostics.
+    """Show a fit's diagnostics, how well it fits the measured accuracies, and where it came from.
 
     The exit status is 1 if the fit failed them, 0 if it passed. For example:
 
     `tslaw show fits/ladder-math.nc`
     """
     from tslaw.cli.fit_command import report
-    from tslaw.fit.fit_file import open_fit
+    from tslaw.fit.fit_file import misfit, open_fit, task_names
 
     tree = open_fit(fit)
     made, passed = json.loads(tree.attrs["provenance"]), bool(int(tree.attrs["passed"]))
     if as_json:
         diagnostics = json.loads(tree.attrs["diagnostics"])
-        print(json.dumps({"passed": passed, "provenance": made, "diagnostics": diagnostics}, indent=2))
+        misfits = {name: misfit(tree, name)._asdict() for name in task_names(tree)}
+        found = {"passed": passed, "diagnostics": diagnostics, "misfit": misfits, "provenance": made}
+        print(json.dumps(found, indent=2))
     else:
         report(tree)
+        for name in task_names(tree):
+            m = misfit(tree, name)
+            print(
+                f"{name}: {m.inside:.0%} of the measured accuracies in their 90% predictive intervals; off by "
+                f"{m.rms:.4f} rms, at most by {m.largest:+.3f} ({m.arm}, {m.budget} tokens)"
+            )
         print("\n".join(f"{name}: {text}" for name, text in as_text(made).items()))
     if not passed:
         raise typer.Exit(1)

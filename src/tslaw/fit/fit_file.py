@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -218,6 +218,32 @@ def open_fit(path: str | Path) -> xr.DataTree:
 def task_names(tree: xr.DataTree) -> list[str]:
     """The tasks of a fit."""
     return [str(t) for t in tree["posterior"].dataset["task"].values]
+
+
+class Misfit(NamedTuple):
+    """How replicated accuracies compare with the measured ones: the share of cells inside the 90% intervals, the root
+    mean square of median minus measured, and the largest of those with its place."""
+
+    inside: float
+    rms: float
+    largest: float
+    arm: str
+    budget: int
+
+
+def misfit(tree: xr.DataTree, task: str) -> Misfit:
+    """Compare what a task's posterior replicates with what was measured."""
+    observed = tree["observed_data"].dataset["accuracy"].sel(task=task).transpose("arm", "budget")
+    drawn = tree["posterior_predictive"].dataset["accuracy"].sel(task=task)
+    drawn = drawn.transpose("chain", "draw", "arm", "budget").values.reshape(-1, *observed.shape)
+    measured = ~np.isnan(observed.values)
+    low, middle, high = np.quantile(drawn[:, measured], [0.05, 0.5, 0.95], axis=0)
+    seen = observed.values[measured]
+    error, (arms, budgets) = middle - seen, np.nonzero(measured)
+    k = int(np.abs(error).argmax())
+    inside = float(((low <= seen) & (seen <= high)).mean())
+    arm, budget = str(observed["arm"].values[arms[k]]), int(observed["budget"].values[budgets[k]])
+    return Misfit(inside, float(np.sqrt((error**2).mean())), float(error[k]), arm, budget)
 
 
 def caveats(tree: xr.DataTree, task: str) -> list[str]:
