@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 prepare_jax(2)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All that asks the shared fit runs on one worker, so that it is fitted once."""
+    for item in items:
+        if "two_fits" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("shared fit"))
+
+
 @pytest.fixture(scope="session")
 def two_tasks() -> list[TaskData]:
     """Two tasks that share neither problems, budgets nor all their arms, simulated from known truths."""
