@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 prepare_jax(2)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All that asks the shared fit runs on one worker, so that it is fitted once."""
     for item in items:
