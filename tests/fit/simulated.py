@@ -10,11 +10,13 @@ import numpy as np
 
 from measurements import ATTRS
 from reference.surface_reference import Sizes, damage
+from tslaw.calibrate.sbc import as_posterior
 from tslaw.dataset import Arm, build_dataset
 from tslaw.family import load_family
 from tslaw.fit.data import TaskData, distinct_rows
 from tslaw.fit.infer import Sampling
 from tslaw.fit.posterior import Posterior
+from tslaw.fit.simulate import task_without_data
 from tslaw.memory import Accounting, kv_bytes_per_token, n_params, weight_bytes
 from tslaw.shape import ModelShape
 
@@ -38,30 +40,8 @@ def template(
 ) -> TaskData:
     """Arms and budgets without trajectories, to be filled by `tslaw.fit.simulate.simulate_task`."""
     shapes = qwen3_shapes()
-    shapes = {m: shapes[m] for m in models or shapes}
-    arms = [(m, float(b)) for m in shapes for b in bits]
-    sizes = np.array([n_params(shapes[m]) for m, _ in arms], float)
-    reference = float(np.exp(np.log(np.unique(sizes)).mean()))
-    nothing = np.zeros(0, int)
-    return TaskData(
-        task=task,
-        family="qwen3",
-        chance=0.0,
-        arms=tuple(f"{m}:w{b:g}:full" for m, b in arms),
-        models=tuple(m for m, _ in arms),
-        log_size=np.log(sizes / reference),
-        weight_bits=np.array([b for _, b in arms]),
-        reference_size=reference,
-        budgets=np.array(budgets, float),
-        problems=tuple(f"p{j:03d}" for j in range(n_problems)),
-        patterns=np.zeros((0, len(budgets)), np.int8),
-        row_arm=nothing,
-        row_problem=nothing,
-        row_pattern=nothing,
-        row_count=nothing,
-        shapes=shapes,
-        wrong_spread=np.full(n_problems, 3.0),
-    )
+    chosen = {m: shapes[m] for m in models or shapes}
+    return task_without_data(chosen, bits, budgets, n_problems, "qwen3", task)
 
 
 def draw_truth(seed: int, data: TaskData) -> Truth:
@@ -117,19 +97,7 @@ def draw_truth(seed: int, data: TaskData) -> Truth:
 
 def posterior_of(truths: Sequence[Truth], data: TaskData) -> Posterior:
     """A posterior whose draws are these truths."""
-    return Posterior(
-        family=data.family,
-        task=data.task,
-        params={name: np.stack([t[name] for t in truths]) for name in truths[0]},
-        arms=data.arms,
-        models=data.models,
-        weight_bits=data.weight_bits,
-        budgets=data.budgets,
-        shapes=data.shapes,
-        reference_size=data.reference_size,
-        wrong_spread=data.wrong_spread,
-        passed=True,
-    )
+    return as_posterior({name: np.stack([t[name] for t in truths]) for name in truths[0]}, data)
 
 
 def reference_sizes(data: TaskData, bits: float, accounting: Accounting = "checkpoint") -> Sizes:

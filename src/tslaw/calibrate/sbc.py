@@ -60,32 +60,10 @@ class Ranked:
 def empty_task(n_models: int = N_MODELS, n_problems: int = N_PROBLEMS) -> TaskData:
     """The design: the ladder's first models x 4, 8, 16 bits x 6 nested budgets, without trajectories."""
     from tslaw.family import load_family
-    from tslaw.memory import n_params
+    from tslaw.fit.simulate import task_without_data
 
     shapes = {m.name: m.shape for m in load_family("ladder").models[:n_models]}
-    arms = [(m, b) for m in shapes for b in BITS]
-    sizes = np.array([n_params(shapes[m]) for m, _ in arms], float)
-    reference = float(np.exp(np.log(np.unique(sizes)).mean()))
-    none = np.zeros(0, int)
-    return TaskData(
-        task="simulated",
-        family="simulated",
-        chance=0.0,
-        arms=tuple(f"{m}:w{b:g}:full" for m, b in arms),
-        models=tuple(m for m, _ in arms),
-        log_size=np.log(sizes / reference),
-        weight_bits=np.array([b for _, b in arms]),
-        reference_size=reference,
-        budgets=np.array(BUDGETS, float),
-        problems=tuple(f"p{j:03d}" for j in range(n_problems)),
-        patterns=np.zeros((0, len(BUDGETS)), np.int8),
-        row_arm=none,
-        row_problem=none,
-        row_pattern=none,
-        row_count=none,
-        shapes=shapes,
-        wrong_spread=np.full(n_problems, 3.0),
-    )
+    return task_without_data(shapes, BITS, BUDGETS, n_problems, "simulated", "simulated")
 
 
 def draw_truth(data: TaskData, prior: Prior, seed: int) -> dict[str, np.ndarray]:

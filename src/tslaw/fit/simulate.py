@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tslaw.fit.data import TaskData, distinct_rows
 from tslaw.fit.likelihood import Relapse
+
+if TYPE_CHECKING:
+    from tslaw.shape import ModelShape
 
 
 def simulate_patterns(
@@ -35,6 +39,43 @@ def simulate_patterns(
         holds = (solved_in <= k) & (rng.random(n) < p_held)
         outcomes.append(rng.random(n) < np.where(holds, 1.0 - slip, guess))
     return np.stack(outcomes, axis=1).astype(np.int8)
+
+
+def task_without_data(
+    shapes: Mapping[str, ModelShape],
+    weight_bits: Sequence[float],
+    budgets: Sequence[int],
+    n_problems: int,
+    family: str,
+    task: str,
+) -> TaskData:
+    """Every model at every weight bit width, without trajectories: what `simulate_task` fills. Three wrong answers are
+    equally likely."""
+    from tslaw.memory import n_params
+
+    arms = [(m, float(b)) for m in shapes for b in weight_bits]
+    sizes = np.array([n_params(shapes[m]) for m, _ in arms], float)
+    reference = float(np.exp(np.log(np.unique(sizes)).mean()))
+    nothing = np.zeros(0, int)
+    return TaskData(
+        task=task,
+        family=family,
+        chance=0.0,
+        arms=tuple(f"{m}:w{b:g}:full" for m, b in arms),
+        models=tuple(m for m, _ in arms),
+        log_size=np.log(sizes / reference),
+        weight_bits=np.array([b for _, b in arms]),
+        reference_size=reference,
+        budgets=np.array(budgets, float),
+        problems=tuple(f"p{j:03d}" for j in range(n_problems)),
+        patterns=np.zeros((0, len(budgets)), np.int8),
+        row_arm=nothing,
+        row_problem=nothing,
+        row_pattern=nothing,
+        row_count=nothing,
+        shapes=dict(shapes),
+        wrong_spread=np.full(n_problems, 3.0),
+    )
 
 
 def simulate_task(template: TaskData, truth: Mapping[str, np.ndarray], samples: int, seed: int) -> TaskData:
