@@ -42,6 +42,12 @@ def late_share(truth: Truth, longer: np.ndarray, x: float, bits: float) -> np.nd
     return expit(late0 + late1 * longer + late2 * x + late3 * damage(truth, bits))
 
 
+def of_model(truth: Truth, model: int) -> Truth:
+    """The truth of one model: its traits are in the intercepts."""
+    intercepts = {"mu0": "model_mu", "late0": "model_late", "relapse0": "model_relapse", "slip0": "model_slip"}
+    return {**truth, **{name: float(truth[name]) + float(truth[own][model]) for name, own in intercepts.items()}}
+
+
 def solved(truth: Truth, longer: np.ndarray, x: float, bits: float, tokens: np.ndarray, average: bool) -> np.ndarray:
     """Solved by then and not lost again, (tokens, problem), for problems that are so much longer; `average` over a
     model's own lengths."""
@@ -78,6 +84,7 @@ def mean_accuracy(truth: Truth, x: float, bits: float, tokens: float, misfit: fl
 def problem_accuracy(truth: Truth, data: Any, arm: int, tokens: float) -> np.ndarray:
     """Accuracy of a measured arm on every problem, with all that is its own."""
     x, bits, model = float(data.log_size[arm]), float(data.weight_bits[arm]), data.model_index()[arm]
+    truth = of_model(truth, model)
     own = truth["model_effect"][model] + damage(truth, bits) * truth["quantization_effect"][model]
     difficulty = np.asarray(truth["difficulty"], float)
     q = expit(ability(truth, x, bits) + float(truth["misfit"][arm]) - difficulty + own)

@@ -1,8 +1,8 @@
 """Sizes left out of the fit, predicted, and compared with what was measured of them.
 
 A held-out model's accuracy is predicted for every weight bit width and budget that was measured, with all that is not
-known of it: the surface, its misfit, its effects on each problem and its own lengths, and the chance in its samples.
-Beside it stands a power law, fitted by least squares to the same cells.
+known of it: the surface, its misfits and traits, its effects on each problem and its own lengths, and the chance in its
+samples. Beside it stands a power law, fitted by least squares to the same cells.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tslaw.errors import TslawError
 from tslaw.fit import surface
 from tslaw.fit.data import TaskData
 from tslaw.fit.posterior import Posterior, problem_accuracy
+from tslaw.fit.predict import draw_unseen
 from tslaw.memory import n_params
 
 INTERVAL = (0.05, 0.95)
@@ -90,22 +91,24 @@ def split(data: TaskData, left_out: list[str]) -> tuple[TaskData, TaskData]:
 def predict_measured(posterior: Posterior, held: TaskData, seed: int = 0) -> np.ndarray:
     """What a measurement of the arms in `held` would show, by the posterior of the others: (draw, arm, budget).
 
-    Every draw gets misfits and effects for each model, shared by its bit widths, and lengths of its own for each arm;
+    Every draw gets misfits, traits and effects for each model, shared by its bit widths, and lengths of its own for
+    each arm;
     then as many right answers as were sampled.
     """
     few = posterior.thinned(MOST_DRAWS)
     rng, problems, n = np.random.default_rng(seed), few.params["difficulty"].shape[1], few.n_draws
     names = list(dict.fromkeys(held.models))
     p = few.params
-    unit = {m: (rng.standard_normal((2, n)), rng.standard_normal((2, n, problems))) for m in names}
+    of_model = {m: (draw_unseen(few, rng), rng.standard_normal((2, n, problems))) for m in names}
     predicted = []
     for i, model in enumerate(held.models):
         bits = float(held.weight_bits[i])
         share = np.asarray(surface.weight_bit_shape(jnp.asarray(bits), jnp.asarray(p["kappa_w"])))
-        misfit, effect = unit[model]
+        unseen, effect = of_model[model]
         own = p["own_length_spread"][:, None] * rng.standard_normal((n, problems))
         draws = few.population_draws() | {
-            "misfit": jnp.asarray(p["sd_misfit"] * misfit[0] + share * p["sd_misfit_w"] * misfit[1]),
+            "misfit": jnp.asarray(unseen.misfit + share * unseen.quantization_misfit),
+            **{name: jnp.asarray(trait) for name, trait in zip(surface.TRAITS, unseen.traits, strict=True)},
             "effect": jnp.asarray(
                 p["sd_effect"][:, None] * effect[0] + (share * p["sd_effect_w"])[:, None] * effect[1]
             ),

@@ -31,8 +31,8 @@ PRIOR = Prior(
     sd_length=0.4,
     sd_effect=1.0,
     sd_effect_w=0.7,
-    sd_misfit=0.3,
-    sd_misfit_w=0.3,
+    sd_misfit=(0.2, 0.7),
+    sd_misfit_w=(0.2, 0.7),
 )
 """Of families that somebody might measure: the default one with the widest scales made narrower."""
 

@@ -15,8 +15,9 @@ from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws
 from tslaw.fit.loo import left_out_log_likelihood, thinned
 from tslaw.fit.model import POPULATION
+from tslaw.fit.surface import TRAITS
 
-EFFECTS = ("difficulty", "length", "misfit", "model_effect", "quantization_effect")
+EFFECTS = ("difficulty", "length", "misfit", "model_effect", "quantization_effect", *TRAITS)
 """The effects of problems, arms and models whose R-hat is looked at."""
 
 MAX_RHAT = 1.01

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tslaw.fit.posterior import Posterior
 
 SCHEMA = "tslaw-fit"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 GROUPS = ("posterior", "sample_stats", "posterior_predictive", "observed_data", "constant_data", "loo")
 
 EFFECT_DIMS = {
@@ -40,6 +40,10 @@ EFFECT_DIMS = {
     "model_effect": ["model", "problem"],
     "quantization_effect": ["model", "problem"],
     "own_length": ["arm", "problem"],
+    "model_mu": ["model"],
+    "model_late": ["model"],
+    "model_relapse": ["model"],
+    "model_slip": ["model"],
 }
 PACKED = {name: 0.01 for name in ("model_effect", "quantization_effect")} | {"own_length": 0.001}
 """Effects that are many, stored as whole numbers of these (logits, log tokens)."""

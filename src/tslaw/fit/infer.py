@@ -23,18 +23,30 @@ from tslaw.fit.lengths import draw_lengths
 from tslaw.fit.model import POPULATION, Prior, groups, informative, sample_parameters, task_model
 from tslaw.fit.nuts import Checkpoint, sample_chains
 
-MAP_SCALES = {"sd_difficulty": 3.0, "sd_misfit": 0.3, "sd_misfit_w": 0.3, "sd_effect": 2.0, "sd_effect_w": 1.0}
+MAP_SCALES = {
+    "sd_difficulty": 3.0,
+    "sd_misfit": 0.3,
+    "sd_misfit_w": 0.3,
+    "sd_effect": 2.0,
+    "sd_effect_w": 1.0,
+    "sd_mu": 0.1,
+    "sd_late": 0.3,
+    "sd_relapse": 0.3,
+    "sd_slip": 0.3,
+}
 """The joint mode of a hierarchical model is degenerate (all scales zero), so the MAP start is taken at these scales."""
 
 
 HESSIAN_STEP = 1e-3
 
-DENSE = tuple(sorted(set(POPULATION) - {"sigma_len"} | {"sigma_len_excess"}))
+OF_MODELS = ("model_ability", "quantized_ability", *(f"{name}_level" for name in surface.TRAITS))
+"""Sites with one number a model."""
+
+DENSE = tuple(sorted(set(POPULATION) - {"sigma_len"} | {"sigma_len_excess", *OF_MODELS}))
 """Sites with a dense metric: few and strongly correlated. The problems' effects are many and hardly so."""
 
 AUXILIARY = (
-    "model_ability",
-    "quantized_ability",
+    *OF_MODELS,
     "logit",
     "quantized_logit",
     "sigma_len_excess",
@@ -113,8 +125,7 @@ def rough_start(data: TaskData, prior: Prior) -> dict[str, Array]:
     } | MAP_SCALES
     effects = {
         "easiness": np.log(share / (1.0 - share)) / np.where(informative(data), 1.0, MAP_SCALES["sd_difficulty"]),
-        "model_ability": np.zeros(n_models),
-        "quantized_ability": np.zeros(n_models),
+        **{name: np.zeros(n_models) for name in OF_MODELS},
         "logit": native.effect * native.logit,
         "quantized_logit": low.effect * low.logit,
     }

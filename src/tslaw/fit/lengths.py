@@ -107,14 +107,22 @@ def own_length_kernel(params: dict[str, Array], grid: LengthGrid) -> Array:
     return (1.0 - share) * jnp.eye(len(grid.log_length)) + share * own
 
 
+def arm_traits(params: dict[str, Array], data: TaskData) -> surface.Traits:
+    """What the model of every arm has of its own: (arm,) each."""
+    return surface.Traits(*(jnp.asarray(trait) for trait in surface.traits_of(params, data.model_index())))
+
+
 def relapse_chain(params: dict[str, Array], data: TaskData) -> lik.Relapse:
     """Every arm's chain from budget to budget; what came before the first budget took as long as the step after it."""
     x, bits = jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)
     log_budgets = np.log(data.budgets)
     step = log_budgets[1] - log_budgets[0] if len(log_budgets) > 1 else np.log(2.0)
-    slack = np.concatenate([[log_budgets[0] - step], log_budgets]) - surface.log_length(params, x, bits)[:, None]
+    traits = arm_traits(params, data)
+    typical = surface.log_length(params, x, bits, traits.mu)
+    slack = np.concatenate([[log_budgets[0] - step], log_budgets]) - typical[:, None]
     advance = jnp.diff(surface.clock(params, slack), axis=1)
-    return lik.Relapse(jnp.exp(-surface.relapse_rate(params, x, bits)[:, None] * advance), params["kept"])
+    rate = surface.relapse_rate(params, x, bits, traits.relapse)
+    return lik.Relapse(jnp.exp(-rate[:, None] * advance), params["kept"])
 
 
 def _row_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable, q: Array) -> Array:
@@ -123,12 +131,14 @@ def _row_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGr
     `q` (arm, problem) are the chances of solving; `params` holds the population's parameters.
     """
     x, bits = jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)
-    shift = surface.log_length(params, x, bits) - params["mu0"]
+    traits = arm_traits(params, data)
+    shift = surface.log_length(params, x, bits, traits.mu) - params["mu0"]
     mean_log_length = jnp.asarray(grid.log_length) + shift[:, None]
-    late = surface.late_share(params, jnp.asarray(grid.log_length) - params["mu0"], x[:, None], bits[:, None])
+    longer = jnp.asarray(grid.log_length) - params["mu0"]
+    late = surface.late_share(params, longer, x[:, None], bits[:, None], traits.late[:, None])
     finished = surface.finished_by(params, jnp.log(data.budgets), mean_log_length[..., None], late[..., None])
     if_solvable = lik.state_probabilities(jnp.ones(finished.shape[:-1]), finished)
-    slip = surface.slip_rate(params, x)
+    slip = surface.slip_rate(params, x, traits.slip)
     probes = lik.probe_probabilities(data.patterns[rows.pattern], params["guess"], slip, relapse_chain(params, data))
     # Nearly all the time goes into these rows x nodes, and single precision is enough for them.
     if_solvable, probes = if_solvable.astype(jnp.float32), probes.astype(jnp.float32)

@@ -25,7 +25,7 @@ from jax import Array
 from tslaw.fit import likelihood as lik
 from tslaw.fit import surface
 from tslaw.fit.data import TaskData
-from tslaw.fit.lengths import length_grid, length_resolution, problem_log_likelihood, row_table
+from tslaw.fit.lengths import arm_traits, length_grid, length_resolution, problem_log_likelihood, row_table
 
 if TYPE_CHECKING:
     from tslaw.fit.borrow import Borrowed
@@ -52,6 +52,10 @@ POPULATION = (
     "sd_misfit_w",
     "sd_effect",
     "sd_effect_w",
+    "sd_mu",
+    "sd_late",
+    "sd_relapse",
+    "sd_slip",
     "own_length_share",
     "own_length_spread",
     "guess",
@@ -66,11 +70,14 @@ POPULATION = (
 """The parameters that are not tied to one problem or one arm."""
 
 
-HALF_NORMAL_QUARTILE = 0.3186
+QUARTILE = -0.6745
+"""The lower one of a standard normal."""
 VARIANCES = (0.02, 25.0)
 """The least and the largest variance of effects that is taken to be typical."""
 WELL_ABOVE, LOW_BITS = 8.0, 5.0
 """Bits a weight that say what a model does at native precision, and below which they say what quantization costs."""
+CENTRED_TRAITS = {"model_mu": 0.9, "model_late": 0.6, "model_relapse": 0.4, "model_slip": 0.6}
+"""How far traits are centred: lengths are plain in any data, relapses in few."""
 FEW = 0.03
 """A problem solved less often than this, or missed less often, tells on one side only how difficult it is."""
 
@@ -80,8 +87,10 @@ class Prior:
     """Scales of the priors, in the units of the surface (logits and log tokens).
 
     The defaults say (two standard deviations): a model e times larger gains 0 to 8 logits; 4-bit weights cost 0 to 3
-    logits at the reference size; difficulties spread with a standard deviation of 0 to 10 logits, models' misfits of 0
-    to 1, a model's effects on single problems, and those of its quantization, of 0 to 5; lengths lie within a factor of
+    logits at the reference size; difficulties spread with a standard deviation of 0 to 10 logits, models' misfits of
+    0.07 to 1.2, their lengths of 0.02 to 0.4 log tokens, their late shares, relapse rates and slips of 0.07 to 1.2
+    logits or logs (never of zero: no two models lie on one line, and chains would get stuck on the way there), a
+    model's effects on single problems, and those of its quantization, of 0 to 5; lengths lie within a factor of
     about 20 of the budgets' middle, and a fifth of an arm's are its own, up to half; a tenth of the solutions come
     late, up to a half, about e times later, more of them or fewer where problems are long, models small or bits few;
     what was solved relapses within 20 typical lengths, give or take a factor of 20, and a quarter of it stays, up to
@@ -105,10 +114,14 @@ class Prior:
     rho: float = 0.3
     sd_difficulty: float = 5.0
     sd_length: float = 1.0
-    sd_misfit: float = 0.5
-    sd_misfit_w: float = 0.5
+    sd_misfit: tuple[float, float] = (0.3, 0.7)
+    sd_misfit_w: tuple[float, float] = (0.3, 0.7)
     sd_effect: float = 2.5
     sd_effect_w: float = 2.5
+    sd_mu: tuple[float, float] = (0.1, 0.7)
+    sd_late: tuple[float, float] = (0.3, 0.7)
+    sd_relapse: tuple[float, float] = (0.3, 0.7)
+    sd_slip: tuple[float, float] = (0.3, 0.7)
     own_length_share: tuple[float, float] = (1.0, 4.0)
     own_length_spread: tuple[float, float] = (0.5, 0.5)
     slip0: tuple[float, float] = (-3.0, 1.0)
@@ -144,8 +157,6 @@ def sample_population(prior: Prior, budgets: np.ndarray, chance: float) -> dict[
         "rho": dist.Normal(0.0, prior.rho),
         "sd_difficulty": dist.HalfNormal(prior.sd_difficulty),
         "sd_length": dist.HalfNormal(prior.sd_length),
-        "sd_misfit": dist.HalfNormal(prior.sd_misfit),
-        "sd_misfit_w": dist.HalfNormal(prior.sd_misfit_w),
         "sd_effect": dist.HalfNormal(prior.sd_effect),
         "sd_effect_w": dist.HalfNormal(prior.sd_effect_w),
         "own_length_share": dist.Beta(*prior.own_length_share),
@@ -160,11 +171,17 @@ def sample_population(prior: Prior, budgets: np.ndarray, chance: float) -> dict[
         "relapse_power": dist.LogNormal(np.log(prior.relapse_power[0]), prior.relapse_power[1]),
         "kept": dist.Beta(*prior.kept),
     }
+    draw |= {name: dist.LogNormal(np.log(median), spread) for name, (median, spread) in between_models(prior).items()}
     draw |= {name: of.distribution() for name, of in prior.borrowed.items()}
     params = {name: numpyro.sample(name, distribution) for name, distribution in draw.items()}
     excess = params.pop("sigma_len_excess")
     params["sigma_len"] = numpyro.deterministic("sigma_len", jnp.hypot(excess, length_resolution(budgets)))
     return params
+
+
+def between_models(prior: Prior) -> dict[str, tuple[float, float]]:
+    """The priors of how much models differ, medians and standard deviations of logs, by the names of their sites."""
+    return {name: getattr(prior, name) for name in ("sd_misfit", "sd_misfit_w", *surface.TRAITS.values())}
 
 
 def informative(data: TaskData) -> np.ndarray:
@@ -230,9 +247,9 @@ def _typical_variance(residuals: np.ndarray, noise: np.ndarray) -> float:
     return float(np.clip(np.mean(residuals**2 - noise), *VARIANCES))
 
 
-def _group(model: np.ndarray, seen: _Seen, variance: float, sd_misfit: float) -> Group:
+def _group(model: np.ndarray, seen: _Seen, variance: float, sd_misfit: tuple[float, float]) -> Group:
     effect = seen.information * variance / (1.0 + seen.information * variance)
-    of_model = (effect / variance).sum(axis=1) * (HALF_NORMAL_QUARTILE * sd_misfit) ** 2
+    of_model = (effect / variance).sum(axis=1) * (sd_misfit[0] * np.exp(QUARTILE * sd_misfit[1])) ** 2
     return Group(model, of_model / (1.0 + of_model), effect, seen.logit)
 
 
@@ -247,11 +264,23 @@ def sample_centred(name: str, expected: Array, spread: Array, centred: np.ndarra
     return spread ** (1.0 - centred) * (drawn - centred * expected)
 
 
+def sample_traits(params: dict[str, Array], x: Array) -> dict[str, Array]:
+    """Draw what models of log sizes `x` (model,) have of their own, (model,) each, centred on the trends."""
+    slopes = zip(surface.TRAITS.items(), ("mu1", "late2", "relapse1", "slip1"), strict=True)
+    found = {}
+    for (name, spread), slope in slopes:
+        centred = np.full(len(x), CENTRED_TRAITS[name])
+        own = sample_centred(f"{name}_level", params[slope] * x, params[spread], centred)
+        found[name] = numpyro.deterministic(name, own)
+    return found
+
+
 def sample_parameters(data: TaskData, prior: Prior) -> dict[str, Array]:
     """Everything that is sampled, drawn from its prior (inside a NumPyro model), as `problem_log_likelihood` asks."""
     params = sample_population(prior, data.budgets, data.chance)
     native, low = groups(data, prior)
     x = jnp.asarray(data.model_log_size())
+    params |= sample_traits(params, x)
     quantized = surface.weight_bit_shape(jnp.asarray(data.weight_bits), params["kappa_w"])
     rise = params["alpha"] * x
     loss = params["delta_w"] * jnp.exp(-params["gamma_w"] * x)
@@ -281,8 +310,9 @@ def state_table(params: dict[str, Array], data: TaskData) -> Array:
     x, bits = jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)
     theta = surface.ability(params, x, bits) + params["misfit"]
     longer = surface.problem_length(params)[None, :] + params["own_length"]
-    mean_log_length = surface.log_length(params, x, bits)[:, None] + longer
-    late = surface.late_share(params, longer, x[:, None], bits[:, None])
+    traits = arm_traits(params, data)
+    mean_log_length = surface.log_length(params, x, bits, traits.mu)[:, None] + longer
+    late = surface.late_share(params, longer, x[:, None], bits[:, None], traits.late[:, None])
     finished = surface.finished_by(params, jnp.log(data.budgets), mean_log_length[..., None], late[..., None])
     quantized = surface.weight_bit_shape(bits, params["kappa_w"])
     effect = surface.own_effect(params["model_effect"], params["quantization_effect"], quantized, data.model_index())

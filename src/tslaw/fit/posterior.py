@@ -80,7 +80,7 @@ class Posterior:
 
     def arm_draws(self, arm: FamilyArm) -> dict[str, Array]:
         """Everything about a measured arm, as JAX arrays with the draw first: the population, the arm's misfit
-        (draw,), and `effect` and `own_length` (draw, problem)."""
+        and its model's traits (draw,), and `effect` and `own_length` (draw, problem)."""
         model = list(self.shapes).index(arm.model)
         own, quantized = (jnp.asarray(self.params[name][:, model]) for name in MODEL_EFFECTS)
         share = surface.weight_bit_shape(jnp.asarray(arm.weight_bits), jnp.asarray(self.params["kappa_w"]))
@@ -88,6 +88,7 @@ class Posterior:
             "misfit": jnp.asarray(self.params["misfit"][:, arm.position]),
             "effect": own + share[:, None] * quantized,
             "own_length": jnp.asarray(self.params["own_length"][:, arm.position]),
+            **{name: jnp.asarray(self.params[name][:, model]) for name in surface.TRAITS},
         }
 
     def arm_accuracy(self, arm: FamilyArm, budgets: np.ndarray) -> np.ndarray:
@@ -95,18 +96,27 @@ class Posterior:
         x, bits = jnp.asarray(self.log_size(arm.model)), jnp.asarray(arm.weight_bits)
         return np.asarray(_arm_accuracy(self.arm_draws(arm), x, bits, jnp.asarray(budgets, float)))
 
-    def accuracy(self, x: float, weight_bits: float, budgets: np.ndarray, misfit: np.ndarray) -> np.ndarray:
+    def accuracy(
+        self,
+        x: float,
+        weight_bits: float,
+        budgets: np.ndarray,
+        misfit: np.ndarray,
+        traits: surface.Traits = surface.ON_TREND,
+    ) -> np.ndarray:
         """Mean accuracy over the task's problems of a model of log size `x` that nobody ran.
 
         Parameters
         ----------
         budgets : (budget,) tokens. misfit : (draw,) logits added to the ability.
+        traits : (draw,) each; by default the model is on the trend.
 
         Returns
         -------
         (draw, budget)
         """
-        draws = self.population_draws() | {"misfit": jnp.asarray(misfit)}
+        own = {"misfit": misfit, **dict(zip(surface.TRAITS, traits, strict=True))}
+        draws = self.population_draws() | {k: jnp.broadcast_to(jnp.asarray(v), self.n_draws) for k, v in own.items()}
         return np.asarray(_accuracy(draws, float(x), float(weight_bits), jnp.asarray(budgets, float)))
 
 
@@ -122,10 +132,11 @@ def problem_accuracy(draw: dict[str, Array], x: Array, bits: Array, budgets: Arr
     """One draw's chance of a right answer of a measured arm: (budget, problem). `draw`: see `Posterior.arm_draws`."""
     theta = surface.ability(draw, x, bits) + draw["misfit"]
     q = jax.nn.sigmoid(theta - draw["difficulty"] + draw["effect"])
-    slack = jnp.log(budgets) - surface.log_length(draw, x, bits)
+    traits = surface.Traits(*(draw[name] for name in surface.TRAITS))
+    slack = jnp.log(budgets) - surface.log_length(draw, x, bits, traits.mu)
     longer = surface.problem_length(draw) + draw["own_length"]
-    solved = q * surface.solved_by(draw, slack[:, None], longer, x, bits)
-    return surface.accuracy(solved, draw["guess"], surface.slip_rate(draw, x))
+    solved = q * surface.solved_by(draw, slack[:, None], longer, x, bits, traits=traits)
+    return surface.accuracy(solved, draw["guess"], surface.slip_rate(draw, x, traits.slip))
 
 
 @jax.jit
@@ -138,8 +149,10 @@ def _accuracy(draws: dict[str, Array], x: Array, bits: Array, budgets: Array) ->
     def one(draw: dict[str, Array]) -> Array:
         logit = surface.ability(draw, x, bits) + draw["misfit"] - draw["difficulty"]
         q = surface.average_solve_probability(logit, surface.effect_spread(draw, bits))
-        slack = jnp.log(budgets) - surface.log_length(draw, x, bits)
-        solved = surface.solved_by(draw, slack[:, None], surface.problem_length(draw), x, bits, own_lengths=True)
-        return surface.accuracy(solved @ q / len(q), draw["guess"], surface.slip_rate(draw, x))
+        traits = surface.Traits(*(draw[name] for name in surface.TRAITS))
+        slack = jnp.log(budgets) - surface.log_length(draw, x, bits, traits.mu)
+        longer = surface.problem_length(draw)
+        solved = surface.solved_by(draw, slack[:, None], longer, x, bits, own_lengths=True, traits=traits)
+        return surface.accuracy(solved @ q / len(q), draw["guess"], surface.slip_rate(draw, x, traits.slip))
 
     return jax.lax.map(one, draws, batch_size=64)

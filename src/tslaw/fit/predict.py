@@ -1,15 +1,35 @@
-"""Accuracy of a size, bit width and budget that nobody ran, with the uncertainty of the arm's own misfit."""
+"""Accuracy of a size, bit width and budget that nobody ran, with the uncertainty of what is that model's own."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from tslaw.errors import TslawError
 from tslaw.fit.posterior import Posterior
-from tslaw.fit.surface import weight_bit_shape
+from tslaw.fit.surface import TRAITS, Traits, weight_bit_shape
 
 MAX_EXTRAPOLATION = 64.0
+
+
+class Unseen(NamedTuple):
+    """What models nobody ran may have of their own, a draw each: the misfits of the model and of its quantization, in
+    logits, (draw,), and its traits."""
+
+    misfit: np.ndarray
+    quantization_misfit: np.ndarray
+    traits: Traits
+
+
+def draw_unseen(posterior: Posterior, rng: np.random.Generator) -> Unseen:
+    """One unseen model for every posterior draw: all that is its own is Normal(0, that draw's standard deviation)."""
+    spreads = ("sd_misfit", "sd_misfit_w", *TRAITS.values())
+    misfit, of_quantization, *traits = (
+        posterior.params[name] * rng.standard_normal(posterior.n_draws) for name in spreads
+    )
+    return Unseen(misfit, of_quantization, Traits(*traits))
 
 
 def predict_accuracy(
@@ -17,8 +37,7 @@ def predict_accuracy(
 ) -> np.ndarray:
     """Posterior predictive mean accuracy of a new model of the family over the task's problems.
 
-    A new arm has a misfit nobody has seen: every draw gets one, of its model from Normal(0, sd_misfit) and of its
-    quantization from Normal(0, s(b) sd_misfit_w).
+    Every draw gets the misfits and traits of a model nobody has seen: see `draw_unseen`.
 
     Parameters
     ----------
@@ -45,9 +64,9 @@ def predict_accuracy(
         )
     if (np.asarray(token_budgets) < 1).any():
         raise TslawError("A token budget must be at least 1.", where="--token-budget")
-    rng = np.random.default_rng(seed)
-    own, quantized = rng.standard_normal((2, posterior.n_draws))
+    unseen = draw_unseen(posterior, np.random.default_rng(seed))
     kappa = jnp.asarray(posterior.params["kappa_w"])
     share = np.asarray(weight_bit_shape(jnp.asarray(weight_bits), kappa))
-    misfit = posterior.params["sd_misfit"] * own + share * posterior.params["sd_misfit_w"] * quantized
-    return posterior.accuracy(float(np.log(n_params / posterior.reference_size)), weight_bits, token_budgets, misfit)
+    misfit = unseen.misfit + share * unseen.quantization_misfit
+    x = float(np.log(n_params / posterior.reference_size))
+    return posterior.accuracy(x, weight_bits, token_budgets, misfit, unseen.traits)

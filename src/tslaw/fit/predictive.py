@@ -12,7 +12,7 @@ import numpy as np
 from tslaw.fit import surface
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws
-from tslaw.fit.lengths import relapse_chain
+from tslaw.fit.lengths import arm_traits, relapse_chain
 from tslaw.fit.likelihood import Relapse
 from tslaw.fit.model import state_table
 from tslaw.fit.simulate import simulate_patterns
@@ -60,7 +60,8 @@ def replicated_probes(draws: Draws, data: TaskData, seed: int) -> Iterator[np.nd
     x = jnp.asarray(data.log_size)
 
     def one(p: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
-        return state_table(p, data), surface.slip_rate(p, x), relapse_chain(p, data).decay
+        slip = surface.slip_rate(p, x, arm_traits(p, data).slip)
+        return state_table(p, data), slip, relapse_chain(p, data).decay
 
     tables = jax.jit(lambda f: jax.lax.map(one, f, batch_size=16))
     states, slips, decays = (np.asarray(a) for a in tables({k: jnp.asarray(v) for k, v in flat.items()}))

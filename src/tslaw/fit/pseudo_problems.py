@@ -23,7 +23,7 @@ from jax import Array
 from jax.scipy.special import ndtri
 from scipy.stats import qmc
 
-from tslaw.fit.surface import Params
+from tslaw.fit.surface import TRAITS, Params
 
 N_PROBLEMS, SEED = 64, 29
 """The seed was chosen among others for means near to those over many more points; the tests hold it to 0.005."""
@@ -67,9 +67,9 @@ def own_lengths(params: Params | Mapping[str, np.ndarray], u: Any) -> Array:
 
 def stored_effects(params: dict[str, np.ndarray], points: np.ndarray, models: int, arms: int) -> dict[str, np.ndarray]:
     """The effects as `posterior.Posterior` holds them, from parameters (draw,): (draw, problem), (draw, model, problem)
-    or (draw, arm, problem)."""
+    or (draw, arm, problem); and traits (draw, model) of 0, which means do not tell from misfits."""
     each = {name: np.asarray(values, float) for name, values in effects(params, points).items()}
     copies = {"model_effect": models, "quantization_effect": models, "own_length": arms}
     for name, n in copies.items():
         each[name] = np.broadcast_to(each[name][:, None], (len(each[name]), n, points.shape[1]))
-    return each
+    return each | {name: np.zeros((len(each["difficulty"]), models)) for name in TRAITS}

@@ -88,12 +88,12 @@ def simulate_task(template: TaskData, truth: Mapping[str, np.ndarray], samples: 
     import jax.numpy as jnp
 
     from tslaw.fit import surface
-    from tslaw.fit.lengths import relapse_chain
+    from tslaw.fit.lengths import arm_traits, relapse_chain
     from tslaw.fit.model import state_table
 
     params = {k: jnp.asarray(v) for k, v in truth.items()}
     states = np.asarray(state_table(params, template))
-    slip = np.asarray(surface.slip_rate(params, jnp.asarray(template.log_size)))
+    slip = np.asarray(surface.slip_rate(params, jnp.asarray(template.log_size), arm_traits(params, template).slip))
     n_arms, n_problems, n_states = states.shape
     flat = np.repeat(states.reshape(-1, n_states), samples, axis=0)
     arm = np.repeat(np.arange(n_arms), n_problems * samples)

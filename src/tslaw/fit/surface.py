@@ -25,6 +25,7 @@ has at native precision and what quantization adds to that, in proportion to s(b
 
     u_i  = model_misfit + s(b_i) quantization_misfit                   one number a model each
     c_ij = model_effect_j + s(b_i) quantization_effect_j               one number a model and problem each
+    mu0, and the logits or logs of l, slip and kappa, plus              one number a model each (`Traits`)
     o_ij = 0, but with probability `own_length_share` Normal(0, own_length_spread)
 
 For sizes that nobody ran they are averaged over: see `average_solve_probability` and `solved_by`. Every function here
@@ -34,6 +35,7 @@ is a pure function of arrays, without priors or data.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -63,10 +65,31 @@ TIMING = (
 )
 """The parameters that `solved_by` needs."""
 
+TRAITS = {"model_mu": "sd_mu", "model_late": "sd_late", "model_relapse": "sd_relapse", "model_slip": "sd_slip"}
+"""A model's own traits, in the order of `Traits`, and the standard deviations over models."""
+
 SIGMOID_WEIGHTS = (0.16107517, 0.58313582, 0.25578901)
 SIGMOID_SLOPES = (0.36361785, 0.57636826, 0.90542097)
 
 Params = Mapping[str, Array]
+
+
+class Traits(NamedTuple):
+    """How far a model lies off the family's trends: in log length, the logit of the share that comes late, the log
+    rate of relapses, the logit of the slip rate. Each broadcasts against the log sizes it is used with."""
+
+    mu: Array | float = 0.0
+    late: Array | float = 0.0
+    relapse: Array | float = 0.0
+    slip: Array | float = 0.0
+
+
+ON_TREND = Traits()
+
+
+def traits_of(params: Params, model: np.ndarray | slice = slice(None)) -> Traits:
+    """The traits of models: `model` indexes the last axis of the parameters."""
+    return Traits(*(params[name][..., model] for name in TRAITS))
 
 
 def weight_bit_shape(bits: Array, kappa_w: Array) -> Array:
@@ -89,17 +112,17 @@ def ability(params: Params, x: Array, bits: Array) -> Array:
     return params["theta0"] + params["alpha"] * x - penalty * jnp.exp(-params["gamma_w"] * x)
 
 
-def log_length(params: Params, x: Array, bits: Array) -> Array:
-    """mu: the mean log thinking length an average problem needs, in log tokens.
+def log_length(params: Params, x: Array, bits: Array, own: Array | float = 0.0) -> Array:
+    """mu: the mean log thinking length an average problem needs, in log tokens; `own` is the model's.
 
     mu2 is what 4 bits add to it. Were it a multiple of delta_w(b) instead, the two would be known only as a product.
     """
-    return params["mu0"] + params["mu1"] * x + params["mu2"] * weight_bit_shape(bits, params["kappa_w"])
+    return params["mu0"] + params["mu1"] * x + params["mu2"] * weight_bit_shape(bits, params["kappa_w"]) + own
 
 
-def slip_rate(params: Params, x: Array) -> Array:
+def slip_rate(params: Params, x: Array, own: Array | float = 0.0) -> Array:
     """The chance that a probe of a solved trajectory is answered wrongly; it may change with size."""
-    return sigmoid(params["slip0"] + params["slip1"] * x)
+    return sigmoid(params["slip0"] + params["slip1"] * x + own)
 
 
 def problem_length(params: Params) -> Array:
@@ -144,11 +167,12 @@ def late_spread(params: Params) -> Array:
     return jnp.hypot(params["sigma_len"], 0.5 * params["late_delay"])
 
 
-def late_share(params: Params, longer: Array, x: Array, bits: Array) -> Array:
+def late_share(params: Params, longer: Array, x: Array, bits: Array, own: Array | float = 0.0) -> Array:
     """l: the share of solutions that come late, for problems that are `longer` than average by so many log tokens; all
     broadcast. What takes more steps goes wrong more often the first time."""
     quantized = weight_bit_shape(bits, params["kappa_w"])
-    return sigmoid(params["late0"] + params["late1"] * longer + params["late2"] * x + params["late3"] * quantized)
+    trend = params["late0"] + params["late1"] * longer + params["late2"] * x + params["late3"] * quantized
+    return sigmoid(trend + own)
 
 
 def finished_by(params: Params, log_budget: Array, mean_log_length: Array, late: Array) -> Array:
@@ -169,10 +193,10 @@ def _terms(params: Params, slack: Array, late: Array, spread: Array | float) -> 
     return (1.0 - late) * first, late * after
 
 
-def relapse_rate(params: Params, x: Array, bits: Array) -> Array:
+def relapse_rate(params: Params, x: Array, bits: Array, own: Array | float = 0.0) -> Array:
     """kappa: relapses and recoveries a unit of the clock; `x` and `bits` broadcast."""
     quantized = weight_bit_shape(bits, params["kappa_w"])
-    return jnp.exp(params["relapse0"] + params["relapse1"] * x + params["relapse2"] * quantized)
+    return jnp.exp(params["relapse0"] + params["relapse1"] * x + params["relapse2"] * quantized + own)
 
 
 def clock(params: Params, slack: Array) -> Array:
@@ -185,14 +209,23 @@ def still_right(params: Params, rate: Array, elapsed: Array) -> Array:
     return params["kept"] + (1.0 - params["kept"]) * jnp.exp(-rate * elapsed)
 
 
-def solved_by(params: Params, slack: Array, longer: Array, x: Array, bits: Array, own_lengths: bool = False) -> Array:
+def solved_by(
+    params: Params,
+    slack: Array,
+    longer: Array,
+    x: Array,
+    bits: Array,
+    own_lengths: bool = False,
+    traits: Traits = ON_TREND,
+) -> Array:
     """S: the chance that a solvable problem is solved by then and not lost again.
 
     `slack` is the log budget beyond the arm's typical log length, `longer` how much longer the problem is (and the
-    arm's own length for it); all broadcast. With `own_lengths` the lengths of its own that an arm may have for a
-    problem are averaged over: that of an arm nobody ran.
+    arm's own length for it), `traits` the model's; all broadcast. With `own_lengths` the lengths of its own that an arm
+    may have for a problem are averaged over: that of an arm nobody ran.
     """
-    behind, late, rate = slack - longer, late_share(params, longer, x, bits), relapse_rate(params, x, bits)
+    behind, late = slack - longer, late_share(params, longer, x, bits, traits.late)
+    rate = relapse_rate(params, x, bits, traits.relapse)
     terms = _terms(params, behind, late, 0.0)
     if own_lengths:
         share = params["own_length_share"]
