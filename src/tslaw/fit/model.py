@@ -215,10 +215,12 @@ class Group(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """Logits at the largest budgets and their information, (model, problem) each."""
+    """Logits at the largest budgets, shrunk to be finite, and their information; and the information on both sides,
+    which is none where all trajectories did the same: (model, problem) each."""
 
     logit: np.ndarray
     information: np.ndarray
+    two_sided: np.ndarray
 
 
 def groups(data: TaskData, prior: Prior) -> tuple[Group, Group]:
@@ -239,7 +241,8 @@ def _seen(data: TaskData, model: np.ndarray, member: np.ndarray) -> _Seen:
     models = range(int(model.max()) + 1)
     right, total = (np.stack([c[member & (model == m)].sum(axis=0) for m in models]) for c in (right, total))
     share = (right + 0.5) / (total + 1.0)
-    return _Seen(np.log(share / (1.0 - share)), (total + 1.0) * share * (1.0 - share))
+    two_sided = right * (total - right) / np.maximum(total, 1.0)
+    return _Seen(np.log(share / (1.0 - share)), (total + 1.0) * share * (1.0 - share), two_sided)
 
 
 def _typical_variance(residuals: np.ndarray, noise: np.ndarray) -> float:
@@ -248,7 +251,7 @@ def _typical_variance(residuals: np.ndarray, noise: np.ndarray) -> float:
 
 
 def _group(model: np.ndarray, seen: _Seen, variance: float, sd_misfit: tuple[float, float]) -> Group:
-    effect = seen.information * variance / (1.0 + seen.information * variance)
+    effect = seen.two_sided * variance / (1.0 + seen.two_sided * variance)
     of_model = (effect / variance).sum(axis=1) * (sd_misfit[0] * np.exp(QUARTILE * sd_misfit[1])) ** 2
     return Group(model, of_model / (1.0 + of_model), effect, seen.logit)
 
