@@ -1,0 +1,134 @@
+"""Packed pages attended to part by part: codes go into the products as small whole numbers, scales stay outside.
+
+A word of WORD_BITS has PARTS = WORD_BITS // BITS codes; part p is the channels p, p + PARTS, p + 2 PARTS and so on, the
+p-th codes of all words. So a tile of words is loaded once, and a shift and a mask make the tile of a part of it: nothing
+moves between threads, as interleaving would have it. Scores are sums over the parts, outputs are made part by part.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def codes_of_part(words, PART: tl.constexpr, BITS: tl.constexpr, dtype: tl.constexpr):
+    """Codes less 2^(BITS-1), exact in `dtype`, of a part of unsigned words.
+
+    In 16 bits there is no conversion: a code in the lowest bits of 128 (bfloat16) or 1024 (float16) counts in ones.
+    """
+    code = (words >> (PART * BITS)) & ((1 << BITS) - 1)
+    if dtype == tl.float16:
+        found = (code.to(tl.uint16) | 0x6400).to(tl.float16, bitcast=True) - (1024 + (1 << (BITS - 1)))
+    elif dtype == tl.bfloat16 and BITS < 8:
+        found = (code.to(tl.uint16) | 0x4300).to(tl.bfloat16, bitcast=True) - (128 + (1 << (BITS - 1)))
+    else:
+        found = (code.to(tl.float32) - (1 << (BITS - 1))).to(dtype)
+    return found
+
+
+@triton.jit
+def joined(parts, PARTS: tl.constexpr):
+    """(rows, DIM) from the parts of its columns, (rows, DIM / PARTS) each."""
+    if PARTS == 1:
+        found = parts[0]
+    elif PARTS == 2:
+        found = tl.interleave(parts[0], parts[1])
+    elif PARTS == 4:
+        found = tl.interleave(tl.interleave(parts[0], parts[2]), tl.interleave(parts[1], parts[3]))
+    else:
+        even = tl.interleave(tl.interleave(parts[0], parts[4]), tl.interleave(parts[2], parts[6]))
+        odd = tl.interleave(tl.interleave(parts[1], parts[5]), tl.interleave(parts[3], parts[7]))
+        found = tl.interleave(even, odd)
+    return found
+
+
+@triton.jit
+def attend_parts(
+    queries,
+    query_places,
+    known,
+    words,
+    pairs,
+    table,
+    table_width,
+    head,
+    begin,
+    end,
+    factor,
+    BITS: tl.constexpr,
+    WORD_BITS: tl.constexpr,
+    GROUP: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    HEAD_BYTES: tl.constexpr,
+    EXACT_PAGES: tl.constexpr,
+    DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
+    """Largest score, sum of weights, weighted values (ROWS, DIM): a running softmax over packed tiles begin to end.
+
+    query_places, known : where each row's query begins, and which rows there are. words : the cache as numbers of
+    WORD_BITS. pairs : the cache as int32; the scales of a channel, of its keys and of its values, are one.
+    """
+    dtype: tl.constexpr = queries.dtype.element_ty
+    PARTS: tl.constexpr = WORD_BITS // BITS
+    COLUMNS: tl.constexpr = DIM // PARTS
+    HEAD_COLUMNS: tl.constexpr = HEAD_DIM // PARTS
+    HEAD_WORDS: tl.constexpr = HEAD_BYTES * 8 // WORD_BITS
+    PER_GROUP: tl.constexpr = (GROUP + TOKENS - 1) // TOKENS
+    columns, places = tl.arange(0, COLUMNS), tl.arange(0, TOKENS)
+
+    query, found = (), ()
+    for part in tl.static_range(PARTS):
+        channels = columns * PARTS + part
+        mask = known[:, None] & (columns < HEAD_COLUMNS)[None, :]
+        its = tl.load(queries + query_places[:, None] + channels[None, :], mask=mask, other=0.0)
+        query += (its.to(tl.float32) * factor,)
+        found += (tl.zeros([ROWS, COLUMNS], tl.float32),)
+    most = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    for number in range(begin, end):
+        column = tl.minimum(EXACT_PAGES + number // PER_GROUP, table_width - 1)  # vLLM warms up with odd lengths
+        page = tl.load(table + column).to(tl.int64) * KV_HEADS + head
+        tokens = number % PER_GROUP * TOKENS + places
+        its_words = words + page * HEAD_WORDS
+        its_pairs = pairs + page * (HEAD_BYTES // 4) + 2 * GROUP * HEAD_DIM * BITS // 32
+        key_places = tokens[None, :] * HEAD_COLUMNS + columns[:, None]  # transposed
+        value_places = (GROUP + tokens[:, None]) * HEAD_COLUMNS + columns[None, :]
+        if GROUP % TOKENS == 0 and HEAD_COLUMNS == COLUMNS:
+            key = tl.load(its_words + key_places)
+            value = tl.load(its_words + value_places)
+        else:
+            there, here = tokens < GROUP, columns < HEAD_COLUMNS
+            key = tl.load(its_words + key_places, mask=there[None, :] & here[:, None], other=0)
+            value = tl.load(its_words + value_places, mask=there[:, None] & here[None, :], other=0)
+        if WORD_BITS == 16:
+            key, value = key.to(tl.uint16, bitcast=True), value.to(tl.uint16, bitcast=True)
+
+        scores = tl.zeros([ROWS, TOKENS], tl.float32)
+        value_scales = ()
+        for part in tl.static_range(PARTS):
+            if HEAD_COLUMNS == COLUMNS:
+                pair = tl.load(its_pairs + columns * PARTS + part)
+            else:
+                pair = tl.load(its_pairs + columns * PARTS + part, mask=columns < HEAD_COLUMNS, other=0)
+            key_scale = (pair & 0xFFFF).to(tl.uint16).to(tl.float16, bitcast=True).to(tl.float32)
+            scale = ((pair >> 16) & 0xFFFF).to(tl.uint16).to(tl.float16, bitcast=True).to(tl.float32)
+            value_scales += (scale,)
+            scaled = (query[part] * key_scale[None, :]).to(dtype)
+            scores = tl.dot(scaled, codes_of_part(key, part, BITS, dtype), scores, input_precision="ieee")
+        if GROUP % TOKENS != 0:
+            scores = tl.where((tokens < GROUP)[None, :], scores, float("-inf"))
+        higher = tl.maximum(most, tl.max(scores, axis=1))  # finite: a tile has a token, and all rows see it
+        weights = tl.exp2(scores - higher[:, None])
+        fading = tl.exp2(most - higher)
+        most, total = higher, total * fading + tl.sum(weights, axis=1)
+        weights = weights.to(dtype)
+        new = ()
+        for part in tl.static_range(PARTS):
+            one = tl.dot(weights, codes_of_part(value, part, BITS, dtype), input_precision="ieee")
+            new += (found[part] * fading[:, None] + one * value_scales[part][None, :],)
+        found = new
+    return most, total, joined(found, PARTS)
