@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,10 +35,13 @@ ON_A_GPU = ("wide heads", "8 bits", "2 bits, wide", "odd group", "odd heads", "s
 """Every case is compiled anew; those with smaller groups are not for a GPU (`layout.check_group`)."""
 
 
-def compare(name: str, kind: str, device: str) -> dict[str, float]:
+KERNELS = ("entries", "parts")
+
+
+def compare(name: str, kind: str, device: str, kernel: str) -> dict[str, float]:
     """Over the steps of a case: largest error of an output, bytes of the cache and counts that differ.
 
-    The kernels run on `device`, the stand-ins on the CPU.
+    The kernels run on `device`, `kernel` among them, the stand-ins on the CPU.
     """
     import packed_reference
     import torch
@@ -57,7 +62,8 @@ def compare(name: str, kind: str, device: str) -> dict[str, float]:
     caches, tables = [cache.clone().to(place) for place in places], [table.to(place) for place in places]
     changed = [torch.zeros((), dtype=torch.int64, device=place) for place in places]
     doers = (ModuleType("kernels"), packed_reference)
-    doers[0].pack, doers[0].store, doers[0].attend = write.pack, write.store, attention.attend  # type: ignore[attr-defined]
+    doers[0].pack, doers[0].store = write.pack, write.store  # type: ignore[attr-defined]
+    doers[0].attend = partial(attention.attend, kernel=kernel)  # type: ignore[attr-defined]
     done, error = [0] * n, 0.0
     for counts in steps:
         done = [a + b for a, b in zip(done, counts, strict=True)]
@@ -168,11 +174,12 @@ def milliseconds(work: Any, times: int) -> float:
 
 def main(out: Path) -> None:
     os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
-    found = {}
-    for name in CASES:
+    found: dict[str, Any] = {}
+    for name, kernel in itertools.product(CASES, KERNELS):
         kind = "float32" if name.startswith("split") else "float16"  # the interpreter multiplies no bfloat16
         start = time.monotonic()
-        found[name] = {**compare(name, kind, "cpu"), "seconds": time.monotonic() - start}
+        seen = compare(name, kind, "cpu", kernel)
+        found[f"{name}, {kernel}"] = {**seen, "seconds": time.monotonic() - start}
     out.write_text(json.dumps(found))
 
 

@@ -61,6 +61,7 @@ def attend_kernel(
     DIM: tl.constexpr,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
+    EXACT_TOKENS: tl.constexpr,
     WHOLE: tl.constexpr,
     WORD_BITS: tl.constexpr,
 ):
@@ -75,7 +76,7 @@ def attend_kernel(
     keys += head * key_head_stride
     values += head * value_head_stride
 
-    lines, dims, places = tl.arange(0, ROWS), tl.arange(0, DIM), tl.arange(0, TOKENS)
+    lines, dims, exact_ones = tl.arange(0, ROWS), tl.arange(0, DIM), tl.arange(0, EXACT_TOKENS)
     later = lines // SHARING  # a line is a query of the tile and one of the heads that share the KV head
     mine = (later < count)[:, None] & (dims < HEAD_DIM)[None, :]
     heads = head * SHARING + lines % SHARING
@@ -86,7 +87,7 @@ def attend_kernel(
     packed_groups = tl.maximum(position - RESIDUAL, 0) // GROUP
     first_exact, stop = packed_groups * GROUP, position + count
     n_packed = packed_groups * per_group
-    n_tiles = n_packed + tl.cdiv(stop - first_exact, TOKENS)
+    n_tiles = n_packed + tl.cdiv(stop - first_exact, EXACT_TOKENS)
     share = tl.cdiv(n_tiles, splits)
     begin = split * share
     end = tl.minimum(begin + share, n_tiles)
@@ -100,6 +101,7 @@ def attend_kernel(
         query = tl.load(queries + query_places[:, None] + dims[None, :], mask=mine, other=0.0)
     else:
         query = tl.load(queries + query_places[:, None] + dims[None, :], mask=mine, other=0.0)
+        places = tl.arange(0, TOKENS)
         most = tl.full([ROWS], float("-inf"), tl.float32)
         total = tl.zeros([ROWS], tl.float32)
         found = tl.zeros([ROWS, DIM], tl.float32)
@@ -115,7 +117,7 @@ def attend_kernel(
                 scores = tl.where((tokens < GROUP)[None, :], scores, float("-inf"))
             most, total, found = folded(scores, value, most, total, found)
     for number in tl.range(tl.maximum(begin, n_packed), end, num_stages=1):  # few: not worth the memory to look ahead
-        tokens = first_exact + (number - n_packed) * TOKENS + places
+        tokens = first_exact + (number - n_packed) * EXACT_TOKENS + exact_ones
         old, new = tokens < start, (tokens >= start) & (tokens < stop)
         slots = tokens % (RESIDUAL + GROUP)
         ring = exact_places(table, slots, old, head, KV_HEADS, HEAD_ITEMS, EXACT_PER_PAGE, HEAD_DIM)

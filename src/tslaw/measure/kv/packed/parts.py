@@ -107,8 +107,7 @@ def attend_parts(
         if WORD_BITS == 16:
             key, value = key.to(tl.uint16, bitcast=True), value.to(tl.uint16, bitcast=True)
 
-        scores = tl.zeros([ROWS, TOKENS], tl.float32)
-        value_scales = ()
+        scaled, value_scales = (), ()  # before any product: one barrier for all parts
         for part in tl.static_range(PARTS):
             if HEAD_COLUMNS == COLUMNS:
                 pair = tl.load(its_pairs + columns * PARTS + part)
@@ -117,8 +116,10 @@ def attend_parts(
             key_scale = (pair & 0xFFFF).to(tl.uint16).to(tl.float16, bitcast=True).to(tl.float32)
             scale = ((pair >> 16) & 0xFFFF).to(tl.uint16).to(tl.float16, bitcast=True).to(tl.float32)
             value_scales += (scale,)
-            scaled = (query[part] * key_scale[None, :]).to(dtype)
-            scores = tl.dot(scaled, codes_of_part(key, part, BITS, dtype), scores, input_precision="ieee")
+            scaled += ((query[part] * key_scale[None, :]).to(dtype),)
+        scores = tl.zeros([ROWS, TOKENS], tl.float32)
+        for part in tl.static_range(PARTS):
+            scores = tl.dot(scaled[part], codes_of_part(key, part, BITS, dtype), scores, input_precision="ieee")
         if GROUP % TOKENS != 0:
             scores = tl.where((tokens < GROUP)[None, :], scores, float("-inf"))
         higher = tl.maximum(most, tl.max(scores, axis=1))  # finite: a tile has a token, and all rows see it
