@@ -19,8 +19,8 @@ LOG2_E = 1.4426950408889634
 
 
 KERNEL = "entries"
-"""The kernel of a call that names none. entries: keys and values of packed pages are unpacked and scaled, entry by entry.
-parts: see `parts.py`; where heads are too narrow for it, entries all the same."""
+"""The kernel of a call that names none. entries: keys and values of packed pages are unpacked and scaled one by one.
+parts: see `parts.py`; where heads are too narrow for it, entries all the same. It has not run on a GPU yet."""
 
 
 class Shape(NamedTuple):

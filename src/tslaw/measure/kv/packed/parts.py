@@ -1,8 +1,14 @@
 """Packed pages attended to part by part: codes go into the products as small whole numbers, scales stay outside.
 
-A word of WORD_BITS has PARTS = WORD_BITS // BITS codes; part p is the channels p, p + PARTS, p + 2 PARTS and so on, the
-p-th codes of all words. So a tile of words is loaded once, and a shift and a mask make the tile of a part of it: nothing
+A word of WORD_BITS has PARTS = WORD_BITS // BITS codes; part p is the channels p, p + PARTS, p + 2 PARTS and so on,
+the p-th codes of all words. So a tile of words is loaded once, and a shift and a mask make a part's tile of it: nothing
 moves between threads, as interleaving would have it. Scores are sums over the parts, outputs are made part by part.
+
+The scales of a page's keys are multiplied into the query, those of its values into the products. Models of 16 bits are
+multiplied in float16, in which codes are exact and queries and weights keep more digits than in bfloat16. Its range is
+enough: only a channel that, by one code, moves a logit by 45,000 would overflow; what underflows moves none by 1e-4.
+So outputs are nearer to exact arithmetic on codes and scales than those of `entries`, which rounds every unpacked value
+to the model's type.
 """
 
 from __future__ import annotations
@@ -13,18 +19,28 @@ import triton.language as tl
 
 @triton.jit
 def codes_of_part(words, PART: tl.constexpr, BITS: tl.constexpr, dtype: tl.constexpr):
-    """Codes less 2^(BITS-1), exact in `dtype`, of a part of unsigned words.
+    """Codes less 2^(BITS-1), times a power of two: whole numbers, exact in `dtype`, of a part of unsigned words.
 
-    In 16 bits there is no conversion: a code in the lowest bits of 128 (bfloat16) or 1024 (float16) counts in ones.
+    In float16 nothing is converted: bits below the tenth, put into 1024, count in ones. Those of the upper byte are
+    shifted into the lower one, all parts by as much, so that the shift is done once.
     """
-    code = (words >> (PART * BITS)) & ((1 << BITS) - 1)
     if dtype == tl.float16:
-        found = (code.to(tl.uint16) | 0x6400).to(tl.float16, bitcast=True) - (1024 + (1 << (BITS - 1)))
-    elif dtype == tl.bfloat16 and BITS < 8:
-        found = (code.to(tl.uint16) | 0x4300).to(tl.bfloat16, bitcast=True) - (128 + (1 << (BITS - 1)))
+        SHIFT: tl.constexpr = 0 if (PART + 1) * BITS <= 10 else 8
+        PLACE: tl.constexpr = PART * BITS - SHIFT
+        bits = (words.to(tl.uint16) >> SHIFT) & (((1 << BITS) - 1) << PLACE)
+        found = (bits | 0x6400).to(tl.float16, bitcast=True) - (1024 + (1 << (PLACE + BITS - 1)))
     else:
-        found = (code.to(tl.float32) - (1 << (BITS - 1))).to(dtype)
+        found = ((words >> (PART * BITS)) & ((1 << BITS) - 1)).to(tl.float32) - (1 << (BITS - 1))
     return found
+
+
+@triton.jit
+def over_step_of_part(x, PART: tl.constexpr, BITS: tl.constexpr, dtype: tl.constexpr):
+    """x, float32, divided by what one more in a code of the part adds to what `codes_of_part` returns."""
+    if dtype == tl.float16:
+        SHIFT: tl.constexpr = 0 if (PART + 1) * BITS <= 10 else 8
+        x = x * (1.0 / (1 << (PART * BITS - SHIFT)))
+    return x
 
 
 @triton.jit
@@ -72,7 +88,7 @@ def attend_parts(
     query_places, known : where each row's query begins, and which rows there are. words : the cache as numbers of
     WORD_BITS. pairs : the cache as int32; the scales of a channel, of its keys and of its values, are one.
     """
-    dtype: tl.constexpr = queries.dtype.element_ty
+    dtype: tl.constexpr = tl.float32 if queries.dtype.element_ty == tl.float32 else tl.float16
     PARTS: tl.constexpr = WORD_BITS // BITS
     COLUMNS: tl.constexpr = DIM // PARTS
     HEAD_COLUMNS: tl.constexpr = HEAD_DIM // PARTS
@@ -85,7 +101,7 @@ def attend_parts(
         channels = columns * PARTS + part
         mask = known[:, None] & (columns < HEAD_COLUMNS)[None, :]
         its = tl.load(queries + query_places[:, None] + channels[None, :], mask=mask, other=0.0)
-        query += (its.to(tl.float32) * factor,)
+        query += (over_step_of_part(its.to(tl.float32) * factor, part, BITS, dtype),)
         found += (tl.zeros([ROWS, COLUMNS], tl.float32),)
     most = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
@@ -115,7 +131,7 @@ def attend_parts(
                 pair = tl.load(its_pairs + columns * PARTS + part, mask=columns < HEAD_COLUMNS, other=0)
             key_scale = (pair & 0xFFFF).to(tl.uint16).to(tl.float16, bitcast=True).to(tl.float32)
             scale = ((pair >> 16) & 0xFFFF).to(tl.uint16).to(tl.float16, bitcast=True).to(tl.float32)
-            value_scales += (scale,)
+            value_scales += (over_step_of_part(scale, part, BITS, dtype),)
             scaled += ((query[part] * key_scale[None, :]).to(dtype),)
         scores = tl.zeros([ROWS, TOKENS], tl.float32)
         for part in tl.static_range(PARTS):
