@@ -121,8 +121,8 @@ def advance(doer: Any, layout: Any, cache: Any, table: Any, done: Any, counts: A
 
 def timed(bits: int, n: int, length: int) -> dict[str, float]:
     """Milliseconds that one layer in the shape of Qwen3-0.6B takes on a GPU: `decode` in a step of n sequences of
-    `length` tokens by every kernel (and of that, `store` and, compiled in several ways, `attend`, whose output is so far
-    `off` what `entries` says), `pack` of n groups, `prefill` of a sequence's last 8192 tokens at once."""
+    `length` tokens by every kernel (and of that, `store` and, compiled in several ways, `attend`, whose output is as
+    far as `off` says from that of `entries`), `pack` of n groups, `prefill` of a sequence's last 8192 tokens."""
     import numpy as np
     import torch
 
