@@ -43,12 +43,13 @@ CANDIDATES = (
     ("parts", (64, 4, 2, 32)),
     ("parts", (64, 4, 3, 32)),
     ("parts", (64, 4, 4, 32)),
+    ("parts", (64, 4, 2, 16)),
     ("parts", (64, 4, 3, 16)),
     ("parts", (32, 4, 3, 32)),
     ("parts", (64, 8, 2, 32)),
 )
 """Kernels and `Shape`s that `timed` compares in decoding; `Shape`s of `parts` in a prefill."""
-PREFILL_CANDIDATES = ((64, 8, 2), (64, 8, 3, 32), (64, 4, 2, 32))
+PREFILL_CANDIDATES = ((64, 8, 2, 32), (32, 8, 2, 32))
 
 
 def compare(name: str, kind: str, device: str, kernel: str) -> dict[str, float]:

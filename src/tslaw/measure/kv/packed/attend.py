@@ -18,8 +18,8 @@ MOST_SPLITS = 16
 LOG2_E = 1.4426950408889634
 
 
-KERNEL = "entries"
-"""The kernel of a call that names none. entries: keys and values of packed pages are unpacked and scaled one by one.
+USUAL = {"decoding": "entries", "prefilling": "entries"}
+"""The kernels of calls that name none. entries: keys and values of packed pages are unpacked and scaled one by one.
 parts: see `parts.py`; where heads are too narrow for it, entries all the same. It has not run on a GPU yet."""
 
 
@@ -41,9 +41,14 @@ SHAPES = {
 """Of every kernel: for decoding, and for a prefill."""
 
 
-def usual_shape(kernel: str | None, single: bool) -> Shape:
-    """How a kernel (None: the usual) is compiled for tiles of one query, or of more."""
-    return SHAPES[kernel or KERNEL][0 if single else 1]
+def usual_kernel(single: bool) -> str:
+    """The kernel for tiles of one query, or of more."""
+    return USUAL["decoding" if single else "prefilling"]
+
+
+def usual_shape(kernel: str, single: bool) -> Shape:
+    """How a kernel is compiled for tiles of one query, or of more."""
+    return SHAPES[kernel][0 if single else 1]
 
 
 def word_bits(layout: PageLayout, dim: int, kernel: str, shape: Shape) -> int:
@@ -97,12 +102,13 @@ def attend(
     pages : a `Pages`. queries and output (rows, heads, head_dim), keys and values (rows, kv_heads, head_dim) of the
     step. table : (sequences, columns) int32. tiles : see `Plan`, on the device. single : whether they are its
     `singles`. longest : tokens of the longest sequence. scale : of the products of queries and keys. shape : None for
-    the usual. kernel : entries or parts, None for `KERNEL`.
+    the usual. kernel : entries or parts, None for the usual.
     """
     sharing, dim = queries.shape[1] // layout.kv_heads, max(triton.next_power_of_2(layout.head_dim), 16)
     rows = max(triton.next_power_of_2(sharing * (1 if single else tile_queries(layout, queries.shape[1]))), 16)
+    kernel = kernel or usual_kernel(single)
     shape = shape or usual_shape(kernel, single)
-    words = word_bits(layout, dim, kernel or KERNEL, shape)
+    words = word_bits(layout, dim, kernel, shape)
     tokens = tile_tokens(layout, shape)
     programs, splits, partial, sums = len(tiles) * layout.kv_heads, 1, output, output
     if single:
