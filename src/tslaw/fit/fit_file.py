@@ -9,15 +9,14 @@ tokens; everything else as it was.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tslaw.atomic import writing
 from tslaw.errors import TslawError
 
 if TYPE_CHECKING:
@@ -144,23 +143,11 @@ def save_fit(tree: xr.DataTree, path: str | Path, overwrite: bool = False) -> Pa
     """
     path = Path(path)
     refuse_existing(path, overwrite)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     encoding = {
         f"/{group}": {str(n): _encoding(str(n), v) for n, v in tree[group].data_vars.items()} for group in GROUPS
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path, "The fit") as temporary:
         tree.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # the netCDF library reports a full disk as either
-        raise TslawError(
-            f"The fit could not be written ({getattr(error, 'strerror', None) or error}); nothing was changed.",
-            where=str(path),
-            fix=f"check the free space and the permissions of {path.parent}",
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     return path
 
 

@@ -7,7 +7,6 @@ CPU), vectorised on one GPU, one after the other elsewhere. A block is compiled 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,8 @@ import jax
 import numpy as np
 from jax import Array, lax
 from numpyro.infer import NUTS
+
+from tslaw.atomic import replacing
 
 if TYPE_CHECKING:
     from tslaw.fit.infer import Sampling
@@ -57,12 +58,9 @@ class Checkpoint:
 
     def save(self, leaves: list[np.ndarray]) -> None:
         """Replace what was kept."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
-            named: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(leaves)}
+        named: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(leaves)}
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
             np.savez(file, key=np.array(self.key), **named)
-        temporary.replace(self.path)
 
 
 def fingerprint(*parts: Any) -> str:
