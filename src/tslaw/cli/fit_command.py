@@ -72,7 +72,8 @@ def command(
     from tslaw.fit import infer
 
     infer.prepare_jax(chains)
-    from tslaw.fit.fit_tasks import fit_tasks, remove_unfinished
+    from tslaw.fit.fit_tasks import fit_tasks
+    from tslaw.fit.unfinished import remove_unfinished
 
     tasks = chosen(load(), task)
     borrowed = borrowing(prior, prior_width, files) if prior else None
@@ -87,7 +88,7 @@ def command(
     say = functools.partial(typer.echo, err=True)
     tree = fit_tasks(tasks, sampling, files, announce=say, borrowed=borrowed, keep=out)
     save_fit(tree, out, overwrite)
-    remove_unfinished(out, tasks)
+    remove_unfinished(out, [data.task for data in tasks])
     report(tree)
     print(f"fit written to {out}")
     if not int(tree.attrs["passed"]):

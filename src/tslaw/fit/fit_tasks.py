@@ -20,8 +20,9 @@ from tslaw.fit.infer import Sampling, run_nuts
 from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_file import MeansFit, fit_means
 from tslaw.fit.model import Prior
-from tslaw.fit.nuts import Checkpoint, fingerprint
+from tslaw.fit.nuts import Checkpoint
 from tslaw.fit.predictive import predictive_accuracy
+from tslaw.fit.unfinished import checkpoint_beside
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -54,7 +55,7 @@ def fit_tasks(
 
     `inputs` are the files the tasks came from: their hashes go into the provenance. `borrowed` replaces parts of the
     prior, task by task, by what an earlier fit says of them. Runs of NUTS are kept beside `keep` until the caller has
-    saved the result (`remove_unfinished`), and resumed from there.
+    saved the result (`unfinished.remove_unfinished`), and resumed from there.
     """
     started, prior = time.perf_counter(), prior or Prior()
     # First of all: while the sampler runs the files may be moved or changed.
@@ -66,7 +67,7 @@ def fit_tasks(
         if isinstance(data, MeansData):
             fits.append(fit_means(data, sampling, own))
             continue
-        checkpoint = checkpoint_beside(keep, data, sampling, own) if keep else None
+        checkpoint = checkpoint_beside(keep, data.task, sampling, data, own) if keep else None
         if checkpoint and checkpoint.load() is not None:
             announce(f"going on from {checkpoint.path}")
         fits.append(fit_task(data, sampling, own, checkpoint))
@@ -74,22 +75,6 @@ def fit_tasks(
     if borrowed:
         origin["borrowed"] = borrowed.provenance(tasks)
     return join_tasks(fits, origin)
-
-
-def checkpoint_beside(out: Path, data: TaskData, sampling: Sampling, prior: Prior) -> Checkpoint:
-    """Where a task's unfinished run is kept. It is resumed by the same data, settings, prior and versions only."""
-    versions = [tslaw.__version__, version("jax"), version("numpyro")]
-    return Checkpoint(_unfinished(out, data), fingerprint(data, replace(sampling, progress=False), prior, versions))
-
-
-def remove_unfinished(out: Path, tasks: Sequence[TaskData | MeansData]) -> None:
-    """Remove what was kept of the runs of a fit that has been saved."""
-    for data in tasks:
-        _unfinished(out, data).unlink(missing_ok=True)
-
-
-def _unfinished(out: Path, data: TaskData | MeansData) -> Path:
-    return out.with_name(f"{out.name}.{data.task}.unfinished.npz")
 
 
 def provenance(inputs: Mapping[str, str], sampling: Sampling, prior: Prior, seconds: float) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from numpyro.infer.util import constrain_fn, potential_energy
 from tslaw.errors import TslawError
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws, Sampling, chain_starts, laplace_covariance
-from tslaw.fit.nuts import sample_chains
+from tslaw.fit.nuts import Checkpoint, sample_chains
 
 STATISTICS = {"accept_prob": "acceptance_rate", "num_steps": "n_steps", "potential_energy": "lp"}
 """NumPyro's names and ArviZ's, where they differ."""
@@ -43,9 +43,9 @@ class NutsSurface:
         """Values of sampled sites to start from; sites that are left out start at their prior's median."""
         return {}
 
-    def sample(self, data: TaskData, sampling: Sampling) -> Draws:
-        """Posterior draws by NUTS."""
-        return run_nuts(self.model, data, sampling, self.start(data), self.auxiliary, self.scales)
+    def sample(self, data: TaskData, sampling: Sampling, checkpoint: Checkpoint | None = None) -> Draws:
+        """Posterior draws by NUTS; an unfinished run is kept in `checkpoint`, and resumed from there."""
+        return run_nuts(self.model, data, sampling, self.start(data), self.auxiliary, self.scales, checkpoint)
 
 
 def run_nuts(
@@ -55,6 +55,7 @@ def run_nuts(
     start: Mapping[str, Any],
     auxiliary: tuple[str, ...] = (),
     scales: tuple[str, ...] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> Draws:
     """Draw from `model`'s posterior: a MAP start, its Laplace approximation for starts and metric, then NUTS.
 
@@ -76,7 +77,7 @@ def run_nuts(
     covariance = laplace_covariance(here, gradient)
     scalars, metric = starting_metric(here, covariance)
     starts = chain_starts(here, covariance, sampling.chains, sampling.seed)
-    chains = sample_chains(potential, starts, metric, scalars, sampling)
+    chains = sample_chains(potential, starts, metric, scalars, sampling, checkpoint)
     samples = jax.jit(lambda z: constrain_fn(model, (data,), {}, z, return_deterministic=True, batch_ndims=2))(chains.z)
     posterior = {name: np.asarray(values) for name, values in samples.items() if name not in auxiliary}
     stats = {STATISTICS.get(name, name): values for name, values in chains.stats.items()}
