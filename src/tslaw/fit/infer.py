@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,10 +141,12 @@ def flat_gradient(data: TaskData, prior: Prior, start: dict[str, Array]) -> Call
     return jax.jit(jax.grad(lambda z: potential_energy(task_model, (data, prior), {}, unravel(z))))
 
 
-def map_start(start: dict[str, Array], gradient: Callable[[Array], Array], steps: int) -> dict[str, Array]:
-    """The most probable unconstrained parameters at the scales of `start`, by Adam with a cosine schedule."""
+def map_start(
+    start: dict[str, Array], gradient: Callable[[Array], Array], steps: int, fixed: Collection[str]
+) -> dict[str, Array]:
+    """The most probable unconstrained parameters with the `fixed` ones as they are, by Adam with a cosine schedule."""
     flat, unravel = ravel_pytree(start)
-    free, _ = ravel_pytree({k: jnp.full_like(v, k not in MAP_SCALES) for k, v in start.items()})
+    free, _ = ravel_pytree({k: jnp.full_like(v, k not in fixed) for k, v in start.items()})
     optimiser = optax.chain(
         optax.clip_by_global_norm(1e3), optax.adam(optax.cosine_decay_schedule(0.05, steps, alpha=0.02))
     )
@@ -175,20 +177,25 @@ def laplace_covariance(start: dict[str, Array], gradient: Callable[[Array], Arra
     return (axes / np.maximum(curvature, 1.0)) @ axes.T
 
 
-def starting_mass(start: dict[str, Array], covariance: np.ndarray) -> dict[tuple[str, ...], Array]:
-    """The inverse mass matrix to begin with: dense in the population's parameters, diagonal in the others.
+def places(start: dict[str, Array], names: tuple[str, ...]) -> np.ndarray:
+    """Where sites stand in the vector that `ravel_pytree` makes of `start`, site after site."""
+    flat, unravel = ravel_pytree(start)
+    index = unravel(jnp.arange(len(flat), dtype=float))
+    return np.concatenate([np.ravel(index[name]) for name in names]).astype(int)
+
+
+def starting_mass(
+    start: dict[str, Array], covariance: np.ndarray, dense: tuple[str, ...]
+) -> dict[tuple[str, ...], Array]:
+    """The inverse mass matrix to begin with: dense in the sites `dense`, diagonal in the others.
 
     With unit masses instead, nine tenths of all gradients went into the first hundred iterations of the warm-up.
     """
-    _, unravel = ravel_pytree(start)
-    index = unravel(jnp.arange(len(covariance), dtype=float))
-
-    def places(names: tuple[str, ...]) -> np.ndarray:
-        return np.concatenate([np.ravel(index[n]) for n in names]).astype(int)
-
-    dense, effects = places(DENSE), tuple(sorted(set(start) - set(DENSE)))
-    diagonal = np.diag(covariance)[places(effects)]
-    return {DENSE: jnp.asarray(covariance[np.ix_(dense, dense)]), effects: jnp.asarray(diagonal)}
+    together, effects = places(start, dense), tuple(sorted(set(start) - set(dense)))
+    mass = {dense: jnp.asarray(covariance[np.ix_(together, together)])}
+    if effects:
+        mass[effects] = jnp.asarray(np.diag(covariance)[places(start, effects)])
+    return mass
 
 
 def chain_starts(start: dict[str, Array], covariance: np.ndarray, chains: int, seed: int) -> dict[str, Array]:
@@ -218,12 +225,12 @@ def run_nuts(data: TaskData, prior: Prior, sampling: Sampling, checkpoint: Check
     started = time.perf_counter()
     rough = unconstrain_fn(sample_parameters, (data, prior), {}, rough_start(data, prior))
     gradient = flat_gradient(data, prior, rough)
-    start = map_start(rough, gradient, sampling.map_steps)
+    start = map_start(rough, gradient, sampling.map_steps, MAP_SCALES)
     covariance = laplace_covariance(start, gradient)
     chains = sample_chains(
         lambda z: potential_energy(task_model, (data, prior), {}, z),
         chain_starts(start, covariance, sampling.chains, sampling.seed),
-        starting_mass(start, covariance),
+        starting_mass(start, covariance, DENSE),
         DENSE,
         sampling,
         checkpoint,

@@ -68,6 +68,12 @@ class Posterior:
         """x of a model of the family."""
         return float(np.log(n_params(self.shapes[model]) / self.reference_size))
 
+    @property
+    def log_size_range(self) -> tuple[float, float]:
+        """x of the smallest model and of the largest."""
+        sizes = [self.log_size(model) for model in self.shapes]
+        return min(sizes), max(sizes)
+
     def family_arms(self, accounting: Accounting) -> list[FamilyArm]:
         """The measured arms, ordered by weight bytes."""
         arms = [
