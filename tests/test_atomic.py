@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import errno
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from tslaw.atomic import replacing, writing
 from tslaw.errors import TslawError
+
+
+def half_written(place: AbstractContextManager[Path], error: Exception) -> None:
+    with place as temporary:
+        temporary.write_text("ne")
+        raise error
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -25,9 +32,8 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 def test_what_was_there_stays_when_writing_fails(tmp_path: Path) -> None:
     path = tmp_path / "result.txt"
     path.write_text("old")
-    with pytest.raises(ValueError, match="half way"), replacing(path) as temporary:
-        temporary.write_text("ne")
-        raise ValueError("half way")
+    with pytest.raises(ValueError, match="half way"):
+        half_written(replacing(path), ValueError("half way"))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -36,9 +42,8 @@ def test_what_was_there_stays_when_writing_fails(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_message(tmp_path: Path, error: Exception) -> None:
     path = tmp_path / "result.nc"
     path.write_text("old")
-    with pytest.raises(TslawError) as told, writing(path, "The fit") as temporary:
-        temporary.write_text("ne")
-        raise error
+    with pytest.raises(TslawError) as told:
+        half_written(writing(path, "The fit"), error)
     for part in ("The fit could not be written", str(error.args[-1]), "nothing was changed", str(path)):
         assert part in str(told.value)
     assert path.read_text() == "old"
