@@ -111,6 +111,11 @@ class Borrowing:
         """Whether the earlier fit passed its diagnostics."""
         return all(p.passed for p in self._posteriors.values())
 
+    @property
+    def approximate(self) -> bool:
+        """Whether the earlier fit was a quick look."""
+        return any(p.approximate for p in self._posteriors.values())
+
     def sources(self, task: str) -> list[str]:
         """The earlier fit's tasks that `task` learns from."""
         return [task] if task in self._posteriors else list(self._posteriors)
@@ -139,6 +144,7 @@ class Borrowing:
             "fit": self.path.name,
             "sha256": self._hash,
             "passed": int(self.passed),
+            "approximate": int(self.approximate),
             "width": self.width,
             "tasks": {
                 data.task: {

@@ -30,6 +30,8 @@ FIELDS = ("z", "diverging", "accept_prob", "num_steps", "energy", "potential_ene
 
 Positions = dict[str, Array]
 Potential = Callable[[Positions], Array]
+Show = Callable[[int, str], None]
+"""How many iterations are done, and what else there is to say."""
 
 
 class Chains(NamedTuple):
@@ -124,13 +126,13 @@ def sample_chains(
     total, saved = sampling.warmup + sampling.samples, time.monotonic()
     with progress_bar(total, sampling.progress) as show:
         while (done := BLOCK * len(run.blocks)) < total:
-            show(done, run.blocks)
+            show(done, _how_they_move(run.blocks))
             state, block = advance(run.state)
             run = _Run(state, [*run.blocks, jax.tree.map(np.asarray, block)])
             if checkpoint and (time.monotonic() - saved > SECONDS_BETWEEN_SAVES or done + BLOCK >= total):
                 checkpoint.save(run.leaves())
                 saved = time.monotonic()
-        show(total, run.blocks)
+        show(total, _how_they_move(run.blocks))
     kept = jax.tree.map(lambda leaf: leaf[:, sampling.warmup : total], joined(run.blocks))
     return Chains(kept.pop("z"), kept)
 
@@ -165,11 +167,18 @@ class _Run(NamedTuple):
         return cls(jax.tree.unflatten(jax.tree.structure(state), leaves[:n_state]), blocks)
 
 
+def _how_they_move(blocks: list[dict[str, Any]]) -> str:
+    if not blocks:
+        return "compiling"
+    steps, divergent = blocks[-1]["num_steps"].mean(), sum(int(b["diverging"].sum()) for b in blocks)
+    return f"{steps:.0f} steps a draw, {divergent} divergent, warm-up included"
+
+
 @contextmanager
-def progress_bar(total: int, wanted: bool) -> Iterator[Callable[[int, list[dict[str, Any]]], None]]:
-    """A bar on the terminal that counts iterations and says how the chains move, or nothing."""
+def progress_bar(total: int, wanted: bool) -> Iterator[Show]:
+    """A bar on the terminal that counts iterations and says something beside, or nothing at all."""
     if not wanted:
-        yield lambda done, blocks: None
+        yield lambda done, text: None
         return
     from rich import progress
     from rich.console import Console
@@ -177,12 +186,5 @@ def progress_bar(total: int, wanted: bool) -> Iterator[Callable[[int, list[dict[
     names = ("BarColumn", "MofNCompleteColumn", "TimeElapsedColumn", "TimeRemainingColumn")
     columns = (*(getattr(progress, name)() for name in names), progress.TextColumn("{task.description}"))
     with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("compiling", total=total)
-
-        def show(done: int, blocks: list[dict[str, Any]]) -> None:
-            if blocks:
-                steps, divergent = blocks[-1]["num_steps"].mean(), sum(int(b["diverging"].sum()) for b in blocks)
-                bar.update(task, description=f"{steps:.0f} steps a draw, {divergent} divergent, warm-up included")
-            bar.update(task, completed=done)
-
-        yield show
+        task = bar.add_task("", total=total)
+        yield lambda done, text: bar.update(task, completed=done, description=text)
