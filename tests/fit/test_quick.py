@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from simulated import as_dataset, draw_truth, template
 
 from tslaw.dataset import save_dataset
@@ -17,6 +18,8 @@ from tslaw.fit.fit_file import load_posterior, misfit, open_fit
 from tslaw.fit.fit_tasks import fit_tasks
 from tslaw.fit.quick import Arrow, Quick, fit_arrow, nearest_arrow
 from tslaw.fit.simulate import simulate_task
+from tslaw.plots.style import new_figure
+from tslaw.plots.view import task_view
 
 N_DENSE, N_EFFECTS = 3, 5
 
@@ -84,7 +87,7 @@ def quick_fit(measured: Path) -> Path:
 
     out, text, err = measured.with_name("quick.nc"), io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as exit_:
-        main(["fit", str(measured), "--out", str(out), "--quick", "--seed", "1"])
+        main(["fit", str(measured), "--out", str(out), "--quick", "--seed", "1", "--samples", "200"])
     assert not exit_.value.code, err.getvalue()
     out.with_suffix(".txt").write_text(text.getvalue())
     out.with_suffix(".err").write_text(err.getvalue())
@@ -98,16 +101,16 @@ def test_a_quick_fit_is_close_to_the_truth_and_to_the_data(quick_fit) -> None:
     assert found.inside > 0.8
     assert found.rms < 0.04
     posterior, truth = load_posterior(tree), draw_truth(2, template(8, models=("Qwen3-1.7B", "Qwen3-4B", "Qwen3-14B")))
-    assert posterior.n_draws == 800
+    assert posterior.n_draws == 200
     for name in ("alpha", "mu0", "sigma_len", "slip0", "kept"):
         low, high = np.quantile(posterior.params[name], [0.01, 0.99])
         assert low < truth[name] < high, name
     alpha = posterior.params["alpha"]
-    assert abs(np.corrcoef(alpha[:-1], alpha[1:])[0, 1]) < 0.15, "its draws are independent"
+    assert abs(np.corrcoef(alpha[:-1], alpha[1:])[0, 1]) < 0.25, "its draws are independent"
 
 
 @pytest.mark.slow
-def test_a_quick_fit_says_so_wherever_it_is_asked(quick_fit, tslaw, tmp_path) -> None:
+def test_a_quick_fit_says_so_wherever_it_is_asked(quick_fit, tslaw) -> None:
     tree = open_fit(quick_fit)
     assert (int(tree.attrs["passed"]), int(tree.attrs["approximate"])) == (0, 1)
     assert json.loads(tree.attrs["provenance"])["sampling"]["method"] == "variational (approximate)"
@@ -138,13 +141,12 @@ def test_a_quick_fit_says_so_wherever_it_is_asked(quick_fit, tslaw, tmp_path) ->
         assert status == 0
         assert "simulated (approximate)" in out, command
         assert "is approximate (tslaw fit --quick)" in err
-        status, out, _ = tslaw(command, quick_fit, *arguments, "--json")
-        assert json.loads(out)[0]["approximate"] is True
+    status, out, _ = tslaw("recommend", quick_fit, "--memory", "9GiB", "--json")
+    assert (status, json.loads(out)[0]["approximate"]) == (0, True)
 
-    status, _, err = tslaw("plot", quick_fit, "--out", tmp_path / "plots")
-    assert status == 0, err
-    drawn = sorted(tmp_path.glob("plots/*.svg"))
-    assert len(drawn) == 5
+    figure, _ = new_figure(task_view(tree, "simulated"), 1.0)
+    (note,) = [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+    assert note.startswith("Approximate: a quick look")
 
 
 def test_a_sampled_fit_is_not_called_approximate(fit_path, tslaw) -> None:
