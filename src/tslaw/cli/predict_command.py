@@ -25,6 +25,7 @@ def command(
 
     `tslaw predict fits/ladder.nc --params 7e6 --weight-bits 8 --token-budget 256`
     """
+    from tslaw.fit.posterior import marked
     from tslaw.fit.predict import predict_accuracy
 
     answers: list[dict[str, Any]] = []
@@ -35,6 +36,7 @@ def command(
             answers.append(
                 {
                     "task": posterior.task,
+                    "approximate": posterior.approximate,
                     "params": params,
                     "weight_bits": weight_bits,
                     "token_budget": budget,
@@ -46,7 +48,8 @@ def command(
         print(json.dumps(answers, indent=2))
         return
     for a in answers:
+        task = marked(a["task"], a["approximate"])
         print(
-            f"{a['task']}, {params:.3g} parameters, {weight_bits:g} bits, {a['token_budget']} tokens: "
+            f"{task}, {params:.3g} parameters, {weight_bits:g} bits, {a['token_budget']} tokens: "
             f"accuracy {a['accuracy']:.3f}, 90% interval [{a['interval'][0]:.3f}, {a['interval'][1]:.3f}]"
         )

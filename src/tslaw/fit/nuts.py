@@ -11,7 +11,6 @@ few hundred iterations trajectories were ten times longer than before them.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,8 @@ import numpy as np
 from jax import Array, lax
 from numpyro.infer import NUTS
 from numpyro.infer.hmc_util import dual_averaging
+
+from tslaw.atomic import replacing
 
 if TYPE_CHECKING:
     from tslaw.fit.infer import Sampling
@@ -42,6 +43,8 @@ FIELDS = ("z", "diverging", "accept_prob", "num_steps", "energy", "potential_ene
 Positions = dict[str, Array]
 Metric = dict[tuple[str, ...], Array]
 Potential = Callable[[Positions], Array]
+Show = Callable[[int, str], None]
+"""How many iterations are done, and what else there is to say."""
 
 
 class Chains(NamedTuple):
@@ -70,12 +73,9 @@ class Checkpoint:
 
     def save(self, leaves: list[np.ndarray]) -> None:
         """Replace what was kept."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
-            named: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(leaves)}
+        named: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(leaves)}
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
             np.savez(file, key=np.array(self.key), **named)
-        temporary.replace(self.path)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -154,7 +154,7 @@ def sample_chains(
     lessons = lesson_blocks(sampling.warmup)
     with progress_bar(total, sampling.progress) as show:
         while (done := BLOCK * len(run.blocks)) < total:
-            show(done, run.blocks)
+            show(done, _how_they_move(run.blocks))
             state, block = advance_all(run.state)
             run = _Run(state, [*run.blocks, jax.tree.map(np.asarray, block)])
             if since := lessons.get(len(run.blocks)):
@@ -164,7 +164,7 @@ def sample_chains(
             if checkpoint and (time.monotonic() - saved > SECONDS_BETWEEN_SAVES or done + BLOCK >= total):
                 checkpoint.save(run.leaves())
                 saved = time.monotonic()
-        show(total, run.blocks)
+        show(total, _how_they_move(run.blocks))
     kept = jax.tree.map(lambda leaf: leaf[:, sampling.warmup : total], joined(run.blocks))
     return Chains(kept.pop("z"), kept)
 
@@ -226,11 +226,18 @@ class _Run(NamedTuple):
         return cls(jax.tree.unflatten(jax.tree.structure(state), leaves[:n_state]), blocks)
 
 
+def _how_they_move(blocks: list[dict[str, Any]]) -> str:
+    if not blocks:
+        return "compiling"
+    steps, divergent = blocks[-1]["num_steps"].mean(), sum(int(b["diverging"].sum()) for b in blocks)
+    return f"{steps:.0f} steps a draw, {divergent} divergent, warm-up included"
+
+
 @contextmanager
-def progress_bar(total: int, wanted: bool) -> Iterator[Callable[[int, list[dict[str, Any]]], None]]:
-    """A bar on the terminal that counts iterations and says how the chains move, or nothing."""
+def progress_bar(total: int, wanted: bool) -> Iterator[Show]:
+    """A bar on the terminal that counts iterations and says something beside, or nothing at all."""
     if not wanted:
-        yield lambda done, blocks: None
+        yield lambda done, text: None
         return
     from rich import progress
     from rich.console import Console
@@ -238,12 +245,5 @@ def progress_bar(total: int, wanted: bool) -> Iterator[Callable[[int, list[dict[
     names = ("BarColumn", "MofNCompleteColumn", "TimeElapsedColumn", "TimeRemainingColumn")
     columns = (*(getattr(progress, name)() for name in names), progress.TextColumn("{task.description}"))
     with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("compiling", total=total)
-
-        def show(done: int, blocks: list[dict[str, Any]]) -> None:
-            if blocks:
-                steps, divergent = blocks[-1]["num_steps"].mean(), sum(int(b["diverging"].sum()) for b in blocks)
-                bar.update(task, description=f"{steps:.0f} steps a draw, {divergent} divergent, warm-up included")
-            bar.update(task, completed=done)
-
-        yield show
+        task = bar.add_task("", total=total)
+        yield lambda done, text: bar.update(task, completed=done, description=text)
