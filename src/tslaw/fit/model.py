@@ -315,7 +315,7 @@ def state_table(params: dict[str, Array], data: TaskData) -> Array:
     longer = surface.problem_length(params)[None, :] + params["own_length"]
     traits = arm_traits(params, data)
     mean_log_length = surface.log_length(params, x, bits, traits.mu)[:, None] + longer
-    late = surface.late_share(params, longer, x[:, None], bits[:, None], traits.late[:, None])
+    late = surface.late_share(params, longer, x[:, None], bits[:, None], jnp.asarray(traits.late)[:, None])
     finished = surface.finished_by(params, jnp.log(data.budgets), mean_log_length[..., None], late[..., None])
     quantized = surface.weight_bit_shape(bits, params["kappa_w"])
     effect = surface.own_effect(params["model_effect"], params["quantization_effect"], quantized, data.model_index())

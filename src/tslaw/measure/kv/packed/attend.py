@@ -18,9 +18,9 @@ MOST_SPLITS = 16
 LOG2_E = 1.4426950408889634
 
 
-USUAL = {"decoding": "entries", "prefilling": "entries"}
+USUAL = {"decoding": "parts", "prefilling": "entries"}
 """The kernels of calls that name none. entries: keys and values of packed pages are unpacked and scaled one by one.
-parts: see `parts.py`; where heads are too narrow for it, entries all the same. It has not run on a GPU yet."""
+parts: see `parts.py`; where heads are too narrow for it, entries all the same."""
 
 
 class Shape(NamedTuple):

@@ -101,8 +101,8 @@ def attend_parts(
         channels = columns * PARTS + part
         mask = known[:, None] & (columns < HEAD_COLUMNS)[None, :]
         its = tl.load(queries + query_places[:, None] + channels[None, :], mask=mask, other=0.0)
-        query += (over_step_of_part(its.to(tl.float32) * factor, part, BITS, dtype),)
-        found += (tl.zeros([ROWS, COLUMNS], tl.float32),)
+        query += (over_step_of_part(its.to(tl.float32) * factor, part, BITS, dtype),)  # type: ignore[assignment]
+        found += (tl.zeros([ROWS, COLUMNS], tl.float32),)  # type: ignore[assignment]
     most = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     for number in range(begin, end):
@@ -131,8 +131,8 @@ def attend_parts(
                 pair = tl.load(its_pairs + columns * PARTS + part, mask=columns < HEAD_COLUMNS, other=0)
             key_scale = (pair & 0xFFFF).to(tl.uint16).to(tl.float16, bitcast=True).to(tl.float32)
             scale = ((pair >> 16) & 0xFFFF).to(tl.uint16).to(tl.float16, bitcast=True).to(tl.float32)
-            value_scales += (over_step_of_part(scale, part, BITS, dtype),)
-            scaled += ((query[part] * key_scale[None, :]).to(dtype),)
+            value_scales += (over_step_of_part(scale, part, BITS, dtype),)  # type: ignore[assignment]
+            scaled += ((query[part] * key_scale[None, :]).to(dtype),)  # type: ignore[assignment]
         scores = tl.zeros([ROWS, TOKENS], tl.float32)
         for part in tl.static_range(PARTS):
             scores = tl.dot(scaled[part], codes_of_part(key, part, BITS, dtype), scores, input_precision="ieee")
@@ -146,6 +146,6 @@ def attend_parts(
         new = ()
         for part in tl.static_range(PARTS):
             one = tl.dot(weights, codes_of_part(value, part, BITS, dtype), input_precision="ieee")
-            new += (found[part] * fading[:, None] + one * value_scales[part][None, :],)
+            new += (found[part] * fading[:, None] + one * value_scales[part][None, :],)  # type: ignore[assignment]
         found = new
     return most, total, joined(found, PARTS)
