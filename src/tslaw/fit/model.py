@@ -268,13 +268,17 @@ def sample_centred(name: str, expected: Array, spread: Array, centred: np.ndarra
 
 
 def sample_traits(params: dict[str, Array], x: Array) -> dict[str, Array]:
-    """Draw what models of log sizes `x` (model,) have of their own, (model,) each, centred on the trends."""
+    """Draw what models of log sizes `x` (model,) have of their own, (model,) each, centred on the trends.
+
+    Lengths are relative to the models' mean. Were they not, all models thinking longer and all problems being shorter
+    would be one and the same but for the grid of the problems' lengths, between whose nodes chains moved slowly.
+    """
     slopes = zip(surface.TRAITS.items(), ("mu1", "late2", "relapse1", "slip1"), strict=True)
     found = {}
     for (name, spread), slope in slopes:
         centred = np.full(len(x), CENTRED_TRAITS[name])
         own = sample_centred(f"{name}_level", params[slope] * x, params[spread], centred)
-        found[name] = numpyro.deterministic(name, own)
+        found[name] = numpyro.deterministic(name, own - own.mean() if name == "model_mu" else own)
     return found
 
 
