@@ -13,7 +13,16 @@ from simulated import SHORT, template
 
 from tslaw.fit import nuts
 from tslaw.fit.model import Prior
-from tslaw.fit.nuts import Chains, Checkpoint, fingerprint, for_every_chain, sample_chains
+from tslaw.fit.nuts import (
+    LEARNING,
+    Chains,
+    Checkpoint,
+    fingerprint,
+    for_every_chain,
+    learned_metric,
+    lesson_blocks,
+    sample_chains,
+)
 
 MEAN = jnp.array([1.0, -2.0])
 COVARIANCE = np.array([[1.0, 0.8], [0.8, 2.0]])
@@ -42,11 +51,52 @@ def test_draws_have_the_moments_of_the_target() -> None:
     assert chains.stats["diverging"].sum() == 0
 
 
+def test_the_metric_is_learned_from_all_chains_and_shrunk_to_the_former() -> None:
+    rng = np.random.default_rng(0)
+    root = np.array([[1.0, 0.0, 0.0], [0.9, 0.5, 0.0], [0.0, 2.0, 1.0]])
+    z = {"a": rng.standard_normal((4, 5000, 3)) @ root.T, "b": 7.0 * rng.standard_normal((4, 5000, 2, 2))}
+    former = {("a",): jnp.eye(3), ("b",): jnp.ones(4)}
+    found = learned_metric(z, former)
+    assert found["a",] == pytest.approx(root @ root.T, abs=0.15)
+    assert found["b",] == pytest.approx(49.0, rel=0.05)
+    # Two chains that each stay where they are: what lies between them counts, and the former keeps it from being flat.
+    stuck = {"a": np.broadcast_to([[[1.0, 0.0, 0.0]], [[-1.0, 0.0, 0.0]]], (2, 3, 3)), "b": np.zeros((2, 3, 2, 2))}
+    found = learned_metric(stuck, former)
+    assert found["a",] == pytest.approx(np.diag([1.0, 1 / 3, 1 / 3]), abs=1e-12)
+    assert found["b",] == pytest.approx(5 / 11)
+
+
+@pytest.mark.parametrize("warmup", [0, 10, 70, 500])
+def test_lessons_come_in_order_and_before_the_end(warmup: int) -> None:
+    lessons = lesson_blocks(warmup)
+    assert all(1 <= since < after <= warmup / 10 for after, since in lessons.items())
+    assert len(lessons) == (len(LEARNING) if warmup == 500 else len(lessons))
+
+
+def test_steep_and_flat_directions_are_learned_during_the_warm_up() -> None:
+    """Twelve normals, a thousand times wider along one direction: at first that takes thousands of steps."""
+    direction = jnp.ones(12) / jnp.sqrt(12.0)
+
+    def steep(z: dict[str, jax.Array]) -> jax.Array:
+        along = z["a"] @ direction
+        return 0.5 * jnp.sum(jnp.square(z["a"] - along * direction)) / 1e-4 + 0.5 * (along / 10.0) ** 2
+
+    sampling = replace(SHORT, warmup=300, samples=200, target_accept=0.8)
+    starts = {"a": 0.01 * jnp.arange(24.0).reshape(2, 12)}
+    chains = sample_chains(steep, starts, {("a",): jnp.eye(12)}, ("a",), sampling)
+    assert chains.stats["num_steps"].mean() < 31
+    assert (chains.z["a"] @ np.asarray(direction)).std() == pytest.approx(10.0, rel=0.25)
+
+
 class Interrupted(Exception):
     """Stands for a user's Ctrl-C or a lost machine."""
 
 
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("after", [7, 22])  # 20 blocks are warm-up, and after the seventh the metric is learned
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
+    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 7 in lesson_blocks(200)
     whole = run()
     kept = Checkpoint(tmp_path / "fit.nc.math.unfinished.npz", "this run")
     save, saves = Checkpoint.save, []
@@ -54,7 +104,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, m
     def save_and_stop(self: Checkpoint, leaves: list[np.ndarray]) -> None:
         save(self, leaves)
         saves.append(len(leaves))
-        if len(saves) == 22:  # in the middle of sampling: 20 blocks are warm-up
+        if len(saves) == after:
             raise Interrupted
 
     monkeypatch.setattr(nuts, "SECONDS_BETWEEN_SAVES", 0.0)
@@ -63,7 +113,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, m
         run(checkpoint=kept)
     monkeypatch.setattr(Checkpoint, "save", save)
     resumed = run(checkpoint=kept)
-    assert len(saves) == 22
+    assert len(saves) == after
     for name, values in whole.z.items():
         np.testing.assert_array_equal(resumed.z[name], values)
     np.testing.assert_array_equal(resumed.stats["num_steps"], whole.stats["num_steps"])
