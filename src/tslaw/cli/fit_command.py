@@ -46,6 +46,19 @@ def command(
     task: Annotated[
         list[str] | None, typer.Option(help="Fit only this task; may be repeated.", show_default="all")
     ] = None,
+    compressed_kv: Annotated[
+        bool, typer.Option("--compressed-kv", help="Fit arms with compressed KV caches too, and what compression costs.")
+    ] = False,
+    weight_bits: Annotated[
+        list[float] | None,
+        typer.Option(help="Fit only arms with these weight bits; may be repeated.", show_default="all"),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Fit only this model; may be repeated.", show_default="all")
+    ] = None,
+    problems: Annotated[
+        int | None, typer.Option(min=2, help="Only so many problems, drawn at random: for a quick look.", show_default="all")
+    ] = None,
 ) -> None:
     """Fit the accuracy-versus-memory surface to measured data by NUTS, and check that the sampler worked.
 
@@ -57,24 +70,33 @@ def command(
     parameter's prior becomes that posterior, made wider by how much families may differ; what belongs to a task or its
     problems is not taken over unless the task is the same.
 
+    **--compressed-kv**: arms whose KV cache is evicted or rounded are left out unless this is said. With it files of one
+    task are joined (problems and budgets that one lacks count as not measured there), as compressed and full caches are
+    usually measured in different runs. Every task needs some full caches: what compression costs is what it costs
+    beside those. Use --problems, --weight-bits and --model first: compressed arms are many, and the time is in their
+    trajectories.
+
     The fit is written also when its diagnostics fail, but then it is marked, and the exit status is 1. A run that was
     interrupted goes on where it was (to a minute) when the same command is given again. Chains run side by side, on the
     GPU if JAX finds one. For example:
 
     `tslaw fit measurements/ladder-math.nc measurements/ladder-knowledge.nc --out fits/ladder.nc`
 
+    `tslaw fit measurements/ladder-knowledge.nc measurements/kv/ladder-knowledge.nc --compressed-kv --weight-bits 16
+    --problems 16 --out kv.nc`
+
     `tslaw fit measurements/published/qwen3.csv --prior fits/published/r1-distill-qwen.nc --out fits/qwen3.nc`
     """
     from tslaw.fit.fit_file import refuse_existing, save_fit
 
     refuse_existing(out, overwrite)
-    load = reader(files)
+    load = reader(files, compressed_kv)
     from tslaw.fit import infer
 
     infer.prepare_jax(chains)
     from tslaw.fit.fit_tasks import fit_tasks, remove_unfinished
 
-    tasks = chosen(load(), task)
+    tasks = reduced(chosen(load(), task), weight_bits, model, problems, seed)
     borrowed = borrowing(prior, prior_width, files) if prior else None
     for data in tasks:
         if data.left_out:
@@ -113,7 +135,7 @@ def means_only(files: list[Path]) -> bool:
     return any(tables)
 
 
-def reader(files: list[Path]) -> Callable[[], list[Any]]:
+def reader(files: list[Path], compressed_kv: bool = False) -> Callable[[], list[Any]]:
     """Open and check the inputs; what is returned makes tasks of them (it may load JAX, which has to be set up first).
 
     Raises
@@ -138,7 +160,7 @@ def reader(files: list[Path]) -> Callable[[], list[Any]]:
     def measured() -> list[Any]:
         from tslaw.fit.data import tasks_data
 
-        return list(tasks_data(datasets))
+        return list(tasks_data(datasets, compressed_kv))
 
     return measured
 
@@ -155,6 +177,25 @@ def chosen(tasks: list[Any], names: list[str] | None) -> list[Any]:
             expected=f"one of {', '.join(known)}",
         )
     return [data for data in tasks if not names or data.task in names]
+
+
+def reduced(
+    tasks: list[Any], weight_bits: list[float] | None, models: list[str] | None, problems: int | None, seed: int
+) -> list[Any]:
+    """The tasks with only these arms and as many problems; TslawError for tables of means, which are fitted whole."""
+    if not (weight_bits or models or problems):
+        return tasks
+    from tslaw.errors import TslawError
+    from tslaw.fit.data import TaskData
+    from tslaw.fit.subset import some_arms, some_problems
+
+    if not all(isinstance(data, TaskData) for data in tasks):
+        raise TslawError(
+            "Tables of published means are fitted whole.",
+            where="--weight-bits, --model, --problems",
+            fix="take rows out of the table instead",
+        )
+    return [some_problems(some_arms(data, weight_bits, models), problems, seed) for data in tasks]
 
 
 def borrowing(prior: str, width: float, files: list[Path]) -> Borrowing:

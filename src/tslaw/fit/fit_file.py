@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tslaw.errors import TslawError
+from tslaw.fit.cache_terms import kinds_in
+from tslaw.policy import KVPolicy, parse_kv_policy
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,6 +46,7 @@ EFFECT_DIMS = {
     "model_late": ["model"],
     "model_relapse": ["model"],
     "model_slip": ["model"],
+    "kv_misfit": ["model", "kv_kind"],
 }
 PACKED = {name: 0.01 for name in ("model_effect", "quantization_effect")} | {"own_length": 0.001}
 """Effects that are many, stored as whole numbers of these (logits, log tokens)."""
@@ -90,7 +93,8 @@ def task_tree(fit: TaskFit) -> xr.DataTree:
             "model": list(data.shapes),
             "budget": data.budgets.astype(int),
             "problem": list(data.problems),
-        },
+        }
+        | ({"kv_kind": list(data.cache_kinds)} if data.cache_kinds else {}),
         dims=EFFECT_DIMS
         | {"accuracy": arm_table, "probes": arm_table, "trajectories": ["arm", "problem"]}
         | {"wrong_spread": ["problem"]},
@@ -119,6 +123,10 @@ def join_tasks(fits: Sequence[TaskFit | MeansFit], provenance: Mapping[str, Any]
     groups["constant_data"] = groups["constant_data"].assign_coords(
         arm_model=("arm", [arms[a][0] for a in order]), weight_bits=("arm", [arms[a][1] for a in order])
     )
+    policies = {a: str(p) for f in fits if isinstance(f, TaskFit) and f.data.policies for a, p in f.data.arm_policies()}
+    if policies:  # fits of full caches say nothing about caches
+        written = [policies.get(a, "full") for a in order]
+        groups["constant_data"] = groups["constant_data"].assign_coords(kv_policy=("arm", written))
     tree = xr.DataTree.from_dict({"/": xr.Dataset(), **groups})
     shapes = {m: asdict(s) for f in fits for m, s in f.data.shapes.items()}
     tree.attrs = {
@@ -276,7 +284,7 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
     draws = tree["posterior"].dataset.sel(task=task).stack(sample=("chain", "draw")).transpose("sample", ...)
     arms = tree["constant_data"].dataset.sel(task=task)
     fitted = np.flatnonzero(~np.isnan(draws["misfit"].values).all(axis=0))
-    params = {str(n): np.asarray(draws[n].values, float) for n in draws.data_vars}
+    params = {str(n): np.asarray(draws[n].values, float) for n in draws.data_vars if not draws[n].isnull().all()}
     models = tuple(arms["arm_model"].values.astype(str)[fitted])
     if "pseudo_problem" in arms and not arms["pseudo_problem"].isnull().any():
         from tslaw.fit.pseudo_problems import stored_effects
@@ -292,7 +300,12 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
             "problem": np.flatnonzero(present),
             "model": [order.index(m) for m in dict.fromkeys(models)],
         }
+        if kinds := kinds_in(_policies(arms, fitted)):
+            stored = draws["kv_kind"].values.astype(str).tolist()
+            kept["kv_kind"] = [stored.index(kind) for kind in kinds]
         for name, dims in EFFECT_DIMS.items():
+            if name not in params:
+                continue
             for axis, dim in enumerate(dims, start=1):
                 params[name] = params[name].take(kept[dim], axis)
     observed = tree["observed_data"].dataset.sel(task=task)
@@ -310,4 +323,13 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
         reference_size=float(tree.attrs["reference_size"]),
         wrong_spread=arms["wrong_spread"].values[present],
         passed=bool(int(tree.attrs["passed"])),
+        policies=_policies(arms, fitted),
     )
+
+
+def _policies(arms: xr.Dataset, fitted: np.ndarray) -> tuple[KVPolicy, ...]:
+    """The KV policies of the `fitted` arms (place,); empty where the fit holds full caches only."""
+    if "kv_policy" not in arms.coords:
+        return ()
+    found = tuple(parse_kv_policy(text) for text in arms["kv_policy"].values.astype(str)[fitted])
+    return found if kinds_in(found) else ()

@@ -18,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
 from tslaw.fit import surface
+from tslaw.fit.cache_prior import CACHE_SCALES, LEVEL, cache_sites, cache_start
 from tslaw.fit.data import TaskData
 from tslaw.fit.lengths import draw_lengths
 from tslaw.fit.model import POPULATION, Prior, groups, informative, sample_parameters, task_model
@@ -33,7 +34,7 @@ MAP_SCALES = {
     "sd_late": 0.3,
     "sd_relapse": 0.3,
     "sd_slip": 0.3,
-}
+} | CACHE_SCALES
 """The joint mode of a hierarchical model is degenerate (all scales zero), so the MAP start is taken at these scales."""
 
 
@@ -43,10 +44,11 @@ OF_MODELS = ("model_ability", "quantized_ability", *(f"{name}_level" for name in
 """Sites with one number a model."""
 
 DENSE = tuple(sorted(set(POPULATION) - {"sigma_len"} | {"sigma_len_excess", *OF_MODELS}))
-"""Sites with a dense metric: few and strongly correlated. The problems' effects are many and hardly so."""
+"""Sites with a dense metric, in any data: few and strongly correlated. The problems' effects are many and hardly so."""
 
 AUXILIARY = (
     *OF_MODELS,
+    LEVEL,
     "logit",
     "quantized_logit",
     "sigma_len_excess",
@@ -122,14 +124,19 @@ def rough_start(data: TaskData, prior: Prior) -> dict[str, Array]:
         "relapse2": 0.0,
         "relapse_power": 0.7,
         "kept": 0.2,
-    } | MAP_SCALES
+    } | {name: scale for name, scale in MAP_SCALES.items() if name not in CACHE_SCALES}
     effects = {
         "easiness": np.log(share / (1.0 - share)) / np.where(informative(data), 1.0, MAP_SCALES["sd_difficulty"]),
         **{name: np.zeros(n_models) for name in OF_MODELS},
         "logit": native.effect * native.logit,
         "quantized_logit": low.effect * low.logit,
     }
-    return {k: jnp.asarray(v, float) for k, v in (scalars | effects).items()}
+    return {k: jnp.asarray(v, float) for k, v in (scalars | effects | cache_start(data)).items()}
+
+
+def dense_sites(data: TaskData) -> tuple[str, ...]:
+    """The sites with a dense metric of a fit to these data."""
+    return tuple(sorted({*DENSE, *cache_sites(data)}))
 
 
 def flat_gradient(data: TaskData, prior: Prior, start: dict[str, Array]) -> Callable[[Array], Array]:
@@ -175,8 +182,10 @@ def laplace_covariance(start: dict[str, Array], gradient: Callable[[Array], Arra
     return (axes / np.maximum(curvature, 1.0)) @ axes.T
 
 
-def starting_mass(start: dict[str, Array], covariance: np.ndarray) -> dict[tuple[str, ...], Array]:
-    """The inverse mass matrix to begin with: dense in the population's parameters, diagonal in the others.
+def starting_mass(
+    start: dict[str, Array], covariance: np.ndarray, dense: tuple[str, ...] = DENSE
+) -> dict[tuple[str, ...], Array]:
+    """The inverse mass matrix to begin with: dense in the sites `dense`, diagonal in the others.
 
     With unit masses instead, nine tenths of all gradients went into the first hundred iterations of the warm-up.
     """
@@ -186,9 +195,9 @@ def starting_mass(start: dict[str, Array], covariance: np.ndarray) -> dict[tuple
     def places(names: tuple[str, ...]) -> np.ndarray:
         return np.concatenate([np.ravel(index[n]) for n in names]).astype(int)
 
-    dense, effects = places(DENSE), tuple(sorted(set(start) - set(DENSE)))
+    few, effects = places(dense), tuple(sorted(set(start) - set(dense)))
     diagonal = np.diag(covariance)[places(effects)]
-    return {DENSE: jnp.asarray(covariance[np.ix_(dense, dense)]), effects: jnp.asarray(diagonal)}
+    return {dense: jnp.asarray(covariance[np.ix_(few, few)]), effects: jnp.asarray(diagonal)}
 
 
 def chain_starts(start: dict[str, Array], covariance: np.ndarray, chains: int, seed: int) -> dict[str, Array]:
@@ -223,8 +232,8 @@ def run_nuts(data: TaskData, prior: Prior, sampling: Sampling, checkpoint: Check
     chains = sample_chains(
         lambda z: potential_energy(task_model, (data, prior), {}, z),
         chain_starts(start, covariance, sampling.chains, sampling.seed),
-        starting_mass(start, covariance),
-        DENSE,
+        starting_mass(start, covariance, dense_sites(data)),
+        dense_sites(data),
         sampling,
         checkpoint,
     )
