@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import jax
@@ -76,12 +77,12 @@ def task():
     truth = cache_truth(2, empty)
     correct = correct_of(simulate_task(empty, truth, 5, seed=0))
     correct[3, 1, 3:] = -2
-    return with_outcomes(empty, correct, shared=True), truth
+    return with_outcomes(empty, correct, shared=True), truth, correct
 
 
 def test_full_caches_are_untouched_by_others_beside_them(task) -> None:
     """Bit by bit: the states and chains of the full arms are what they are without the compressed ones."""
-    data, truth = task
+    data, truth, _ = task
     full = np.flatnonzero(data.full_cache())
     alone = replace(
         data,
@@ -101,9 +102,8 @@ def test_full_caches_are_untouched_by_others_beside_them(task) -> None:
 
 def test_cells_against_integrals_and_every_path(task) -> None:
     """The whole path from parameters to the likelihood of trajectories thought with compressed caches."""
-    data, truth = task
+    data, truth, correct = task
     found = np.asarray(cell_log_likelihood({k: jnp.asarray(v) for k, v in truth.items()}, data))
-    correct = correct_of(data)
     log_budgets = np.log(data.budgets)
     points = np.exp([2 * log_budgets[0] - log_budgets[1], *log_budgets])
     for i, policy in enumerate(data.kv_policies):
@@ -146,12 +146,13 @@ def test_cells_against_integrals_and_every_path(task) -> None:
                     )
                 )
                 for pattern in correct[i, j]
+                if (pattern >= 0).any()
             )
             assert found[i, j] == pytest.approx(expected, rel=2e-3), (data.arms[i], j)
 
 
 def test_every_node_agrees_with_the_likelihood_of_that_length(task) -> None:
-    data, truth = task
+    data, truth, _ = task
     grid, params = length_grid(data.budgets), as_params(truth, data)
     found = np.asarray(cells_by_own_length(params, data, grid, row_table(data), params["effect"]))
     for g in range(0, len(grid.log_length), 7):
@@ -160,7 +161,7 @@ def test_every_node_agrees_with_the_likelihood_of_that_length(task) -> None:
 
 
 def test_every_parameter_takes_effect(task) -> None:
-    data, truth = task
+    data, truth, _ = task
     grid, rows = length_grid(data.budgets), row_table(data)
     params = as_params(truth, data)
     gradient = jax.grad(lambda p: jnp.sum(problem_log_likelihood(p, data, grid, rows)))(params)
@@ -172,7 +173,7 @@ def test_every_parameter_takes_effect(task) -> None:
 
 def test_compression_costs_what_it_should(task) -> None:
     """Of a known truth: the fewer bits and kept tokens the worse, hybrids worst, short thinking unharmed by eviction."""
-    data, truth = task
+    data, truth, _ = task
     posterior = posterior_of([truth | {"kv_misfit": np.zeros_like(truth["kv_misfit"])}], data)
     x = posterior.log_size("Qwen3-8B")
     tokens, misfit = np.array([500.0, 4000.0, 16000.0]), np.zeros(1)
@@ -183,7 +184,8 @@ def test_compression_costs_what_it_should(task) -> None:
         cache = posterior.cache_draws(policy, x, kinds)
         found[text] = posterior.accuracy(x, 16.0, tokens, misfit, cache=cache)[0]
     order = ("full", "quantized:8", "quantized:2", "rkv:2048+quantized:2")
-    assert all((found[a] > found[b]).all() for a, b in zip(order, order[1:], strict=False))
+    for better, worse in itertools.pairwise(order):
+        assert (found[better] >= found[worse] - 1e-12).all() and (found[better] > found[worse])[1:].all()
     assert found["rkv:4096"][0] == pytest.approx(found["full"][0], abs=2e-3)
     assert found["full"][2] - 0.02 > found["rkv:4096"][2] > found["rkv:2048"][2] > found["rkv:2048+quantized:2"][2]
     with pytest.raises(TslawError, match="random"):
