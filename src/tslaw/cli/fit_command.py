@@ -47,7 +47,8 @@ def command(
         list[str] | None, typer.Option(help="Fit only this task; may be repeated.", show_default="all")
     ] = None,
     compressed_kv: Annotated[
-        bool, typer.Option("--compressed-kv", help="Fit arms with compressed KV caches too, and what compression costs.")
+        bool,
+        typer.Option("--compressed-kv", help="Fit arms with compressed KV caches too, and what compression costs."),
     ] = False,
     weight_bits: Annotated[
         list[float] | None,
@@ -57,7 +58,8 @@ def command(
         list[str] | None, typer.Option(help="Fit only this model; may be repeated.", show_default="all")
     ] = None,
     problems: Annotated[
-        int | None, typer.Option(min=2, help="Only so many problems, drawn at random: for a quick look.", show_default="all")
+        int | None,
+        typer.Option(min=2, help="Only so many problems, drawn at random: for a quick look.", show_default="all"),
     ] = None,
 ) -> None:
     """Fit the accuracy-versus-memory surface to measured data by NUTS, and check that the sampler worked.
@@ -70,9 +72,9 @@ def command(
     parameter's prior becomes that posterior, made wider by how much families may differ; what belongs to a task or its
     problems is not taken over unless the task is the same.
 
-    **--compressed-kv**: arms whose KV cache is evicted or rounded are left out unless this is said. With it files of one
-    task are joined (problems and budgets that one lacks count as not measured there), as compressed and full caches are
-    usually measured in different runs. Every task needs some full caches: what compression costs is what it costs
+    **--compressed-kv**: arms whose KV cache is evicted or rounded are left out unless this is said. With it files of
+    one task are joined (problems and budgets that one lacks count as not measured there), as compressed and full caches
+    are usually measured in different runs. Every task needs some full caches: what compression costs is what it costs
     beside those. Use --problems, --weight-bits and --model first: compressed arms are many, and the time is in their
     trajectories.
 

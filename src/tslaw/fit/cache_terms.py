@@ -1,6 +1,6 @@
 """What a compressed KV cache costs: the surface's terms for rounding, for eviction, and for both (hybrids add up).
 
-Compression does two things to a trajectory. Solutions are found less often, and what was solved is lost: for good, since
+Compression does two things to a trajectory. Solutions are found less often, and what was solved is lost: for good, as
 the working that would find it again is gone too. Both are as large as a scale says, which changes with size and is a
 model's own besides (`kv_misfit`, one number for each model and kind of compression):
 
@@ -8,13 +8,13 @@ model's own besides (`kv_misfit`, one number for each model and kind of compress
         ability falls by delta_kv scale logits, and the solved is lost at the rate exp(loss_kv) scale on the clock on
         which relapses happen
     an evictor that keeps R  scale = exp(-gamma_evict x + misfit)
-        a solution that would come after t > r tokens comes with the chance (r / t)^(found scale), r = R exp(evict_onset);
-        the solved is lost at the rate exp(loss) scale on a clock that starts at r
+        a solution that would come after t > r tokens comes with the chance (r / t)^(found scale), where
+        r = R exp(evict_onset); the solved is lost at the rate exp(loss) scale on a clock that starts at r
 
 `found` and `loss` are one number an evictor. r is fitted because R counts the prompt too, and eviction waits for a
-buffer to fill. A model that solves a problem within r tokens does so as with a full cache: eviction costs long thinking.
-Solutions that come late are lost by the same rule, so no chance of solving depends on a problem's length. Everything
-here is a pure function of arrays.
+buffer to fill. A model that solves a problem within r tokens does so as with a full cache: eviction costs long
+thinking. Solutions that come late are lost by the same rule, so no chance of solving depends on a problem's length.
+Everything here is a pure function of arrays.
 """
 
 from __future__ import annotations

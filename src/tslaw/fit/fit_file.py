@@ -76,6 +76,14 @@ def task_tree(fit: TaskFit) -> xr.DataTree:
     observed, probes = data.accuracy()
     single = {k: v.astype(np.float32) if k in ("difficulty", "length") else v for k, v in draws.posterior.items()}
     arm_table = ["arm", "budget"]
+    coords: dict[str, Any] = {
+        "arm": list(data.arms),
+        "model": list(data.shapes),
+        "budget": data.budgets.astype(int),
+        "problem": list(data.problems),
+    }
+    if data.cache_kinds:
+        coords["kv_kind"] = list(data.cache_kinds)
     tree = arviz_base.from_dict(
         {
             "posterior": single,
@@ -88,13 +96,7 @@ def task_tree(fit: TaskFit) -> xr.DataTree:
                 "wrong_spread": data.wrong_spread,
             },
         },
-        coords={
-            "arm": list(data.arms),
-            "model": list(data.shapes),
-            "budget": data.budgets.astype(int),
-            "problem": list(data.problems),
-        }
-        | ({"kv_kind": list(data.cache_kinds)} if data.cache_kinds else {}),
+        coords=coords,
         dims=EFFECT_DIMS
         | {"accuracy": arm_table, "probes": arm_table, "trajectories": ["arm", "problem"]}
         | {"wrong_spread": ["problem"]},

@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from tslaw.fit import likelihood as lik
 from tslaw.fit import cache_arms, surface
+from tslaw.fit import likelihood as lik
 from tslaw.fit.data import TaskData
 
 NODES_BETWEEN = 4

@@ -39,7 +39,8 @@ class Posterior:
     """Draws of one task, chains joined: `params` maps names to (draw,), (draw, problem), (draw, arm), (draw, model,
     problem) or (draw, arm, problem) arrays; `kv_misfit` (draw, model, kind) where compressed caches were fitted.
 
-    `policies` (arm,) are the arms' KV policies; empty where all caches are full. `wrong_spread` (problem,): see `vote_model`.
+    `policies` (arm,) are the arms' KV policies; empty where all caches are full. `wrong_spread` (problem,): see
+    `vote_model`.
     """
 
     family: str

@@ -22,11 +22,10 @@ def some_problems(data: TaskData, n: int | None, seed: int = 0) -> TaskData:
     """
     if n is not None and n < 2:
         raise TslawError(f"{n} problems are too few to compare surfaces on.", where="--problems", expected="2 or more")
-    candidates = np.arange(len(data.problems))
-    if data.cache_kinds:
-        candidates = np.flatnonzero(data.trajectories()[~data.full_cache()].sum(axis=0) > 0)
     if n is None or n >= len(data.problems):
         return data
+    compressed = data.trajectories()[~data.full_cache()].sum(axis=0) > 0
+    candidates = np.flatnonzero(compressed | (not data.cache_kinds))
     chosen = np.sort(np.random.default_rng(seed).choice(candidates, min(n, len(candidates)), replace=False))
     kept = np.isin(data.row_problem, chosen)
     return replace(

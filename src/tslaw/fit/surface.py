@@ -280,9 +280,7 @@ def solved_by(
     if cache is not None:
         total = lost_by(params, cache, slack, begins)
         lost = [jnp.maximum(total - lost_by(params, cache, longer + delay, begins), 0.0) for delay in delays]
-    first, after = (
-        term * still_right(params, rate, t, gone) for term, t, gone in zip(terms, since, lost, strict=True)
-    )
+    first, after = (term * still_right(params, rate, t, gone) for term, t, gone in zip(terms, since, lost, strict=True))
     return first + after
 
 
