@@ -65,14 +65,19 @@ def some_arms(data: TaskData, weight_bits: Sequence[float] | None, models: Seque
             where="--weight-bits, --model",
             expected="at least one",
         )
-    arms, kept = np.flatnonzero(member), member[data.row_arm]
-    part = _rows(data, kept)
+    return arms_at(data, np.flatnonzero(member))
+
+
+def arms_at(data: TaskData, arms: np.ndarray) -> TaskData:
+    """The data of the arms at these places (arm,), which rise, without budgets at which none of them was measured."""
+    part = _rows(data, np.isin(data.row_arm, arms))
     measured = (part.patterns >= 0).any(axis=0)
+    models = tuple(data.models[i] for i in arms)
     return replace(
         part,
         arms=tuple(data.arms[i] for i in arms),
-        models=tuple(data.models[i] for i in arms),
-        shapes={m: shape for m, shape in data.shapes.items() if m in {data.models[i] for i in arms}},
+        models=models,
+        shapes={name: shape for name, shape in data.shapes.items() if name in models},
         log_size=data.log_size[arms],
         weight_bits=data.weight_bits[arms],
         policies=tuple(data.policies[i] for i in arms) if data.policies else (),
