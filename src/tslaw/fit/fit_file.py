@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tslaw.errors import TslawError
-from tslaw.fit.cache_terms import kinds_in
+from tslaw.fit.cache_terms import kinds_in, site_names
 from tslaw.policy import KVPolicy, parse_kv_policy
 
 if TYPE_CHECKING:
@@ -286,7 +286,11 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
     draws = tree["posterior"].dataset.sel(task=task).stack(sample=("chain", "draw")).transpose("sample", ...)
     arms = tree["constant_data"].dataset.sel(task=task)
     fitted = np.flatnonzero(~np.isnan(draws["misfit"].values).all(axis=0))
-    params = {str(n): np.asarray(draws[n].values, float) for n in draws.data_vars if not draws[n].isnull().all()}
+    policies = _policies(arms, fitted)
+    # Another task of this file may have had caches that this one had not.
+    stored = draws["kv_kind"].values.astype(str).tolist() if "kv_kind" in draws.coords else []
+    of_others = _cache_names(stored) - _cache_names(kinds_in(policies))
+    params = {str(n): np.asarray(draws[n].values, float) for n in draws.data_vars if n not in of_others}
     models = tuple(arms["arm_model"].values.astype(str)[fitted])
     if "pseudo_problem" in arms and not arms["pseudo_problem"].isnull().any():
         from tslaw.fit.pseudo_problems import stored_effects
@@ -302,9 +306,7 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
             "problem": np.flatnonzero(present),
             "model": [order.index(m) for m in dict.fromkeys(models)],
         }
-        if kinds := kinds_in(_policies(arms, fitted)):
-            stored = draws["kv_kind"].values.astype(str).tolist()
-            kept["kv_kind"] = [stored.index(kind) for kind in kinds]
+        kept["kv_kind"] = [stored.index(kind) for kind in kinds_in(policies)]
         for name, dims in EFFECT_DIMS.items():
             if name not in params:
                 continue
@@ -325,8 +327,13 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
         reference_size=float(tree.attrs["reference_size"]),
         wrong_spread=arms["wrong_spread"].values[present],
         passed=bool(int(tree.attrs["passed"])),
-        policies=_policies(arms, fitted),
+        policies=policies,
     )
+
+
+def _cache_names(kinds: Sequence[str]) -> set[str]:
+    """What a task with these kinds of compressed caches has besides other tasks."""
+    return {*site_names(kinds), "kv_misfit"} if kinds else set()
 
 
 def _policies(arms: xr.Dataset, fitted: np.ndarray) -> tuple[KVPolicy, ...]:
