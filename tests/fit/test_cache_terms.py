@@ -58,7 +58,7 @@ def test_parameters_are_those_of_the_kinds_that_occur() -> None:
     assert cache_terms.site_names(()) == ()
     rounding = cache_terms.site_names(cache_terms.kinds_in([parse_kv_policy("quantized:4"), FULL]))
     assert "delta_kv" in rounding
-    assert "evict_power" not in rounding
+    assert "evict_onset" not in rounding
     assert "sd_kv" in rounding
     hybrid = cache_terms.site_names(cache_terms.kinds_in([parse_kv_policy("rkv:64+quantized:2")]))
     assert {"delta_kv", "found_rkv", "loss_rkv"} < set(hybrid)

@@ -58,7 +58,7 @@ def finished(truth: Truth, policy: KVPolicy, x: float, misfit: float, mean: floa
 
 def evicted_losses(truth: Truth, policy: KVPolicy, x: float, misfit: float, tokens: float) -> float:
     """Losses by eviction up to `tokens`: the clock's rate, exp(power z) where z is how far beyond r, integrated."""
-    power, width = float(truth["evict_power"]), 0.2
+    power, width = float(truth[f"power_{policy.evictor}"]), 0.2
     rate = exp(float(truth[f"loss_{policy.evictor}"])) * eviction_scale(truth, x, misfit)
     beyond = (log(tokens) - log_onset(truth, policy)) / width
     since = width * (beyond + log1p(exp(-beyond)) if beyond > 0 else log1p(exp(beyond)))

@@ -11,7 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
-from tslaw.fit.cache_terms import ROUNDING, site_names
+from tslaw.fit.cache_terms import EVICTOR_TERMS, ROUNDING, site_names
 from tslaw.fit.centred import sample_centred
 from tslaw.fit.data import TaskData
 
@@ -19,12 +19,18 @@ LEVEL = "kv_level"
 """The sampled site behind `kv_misfit`: the logs of the scales."""
 CACHE_SCALES = {"sd_kv": 0.3}
 """Where the MAP start holds the standard deviation of the misfits."""
-START = {"delta_kv": 0.5, "kappa_kv": 1.0, "gamma_kv": 0.0, "loss_kv": -2.0} | {
+START = {
+    "delta_kv": 0.5,
+    "kappa_kv": 1.0,
+    "gamma_kv": 0.0,
+    "loss_kv": -2.0,
     "gamma_evict": 0.0,
     "evict_onset": 0.0,
-    "evict_power": 0.5,
+    "found": 0.5,
+    "loss": -1.0,
+    "power": 0.7,
 }
-START_FOUND, START_LOSS = 0.5, -1.0
+"""Where the MAP begins; an evictor's terms under their first names."""
 CENTRED = 0.7
 """How far the levels are centred on the trend: few cells, of which the data say much."""
 
@@ -48,23 +54,25 @@ class CachePrior:
     loss: tuple[float, float] = (-1.0, 1.5)
     gamma_evict: float = 0.5
     evict_onset: float = 0.5
-    evict_power: tuple[float, float] = (0.5, 0.5)
+    power: tuple[float, float] = (0.7, 0.5)
     sd_kv: tuple[float, float] = (0.3, 0.7)
 
 
 def prior_of(prior: CachePrior, name: str) -> dist.Distribution:
     """The prior of one scalar parameter."""
-    term, _, evictor = name.partition("_")
-    if term == "found" and evictor:
-        return dist.HalfNormal(prior.found)
-    if term == "loss" and name != "loss_kv":
-        return dist.Normal(*prior.loss)
-    scale: Any = getattr(prior, name)
-    if name == "delta_kv":
+    field = general_name(name)
+    scale: Any = getattr(prior, field)
+    if field in ("delta_kv", "found"):
         return dist.HalfNormal(scale)
-    if name in ("kappa_kv", "evict_power", "sd_kv"):
+    if field in ("kappa_kv", "power", "sd_kv"):
         return dist.LogNormal(np.log(scale[0]), scale[1])
     return dist.Normal(*(scale if isinstance(scale, tuple) else (0.0, scale)))
+
+
+def general_name(name: str) -> str:
+    """A parameter's name without the evictor that it belongs to."""
+    term, _, evictor = name.partition("_")
+    return term if term in EVICTOR_TERMS and evictor != "kv" else name
 
 
 def cache_sites(data: TaskData) -> tuple[str, ...]:
@@ -93,7 +101,5 @@ def cache_start(data: TaskData) -> dict[str, Any]:
     if not names:
         return {}
     scalars = START | CACHE_SCALES
-    start: dict[str, Any] = {
-        name: scalars.get(name, START_FOUND if name.startswith("found_") else START_LOSS) for name in names
-    }
+    start: dict[str, Any] = {name: scalars[general_name(name)] for name in names}
     return start | {LEVEL: np.zeros((len(data.shapes), len(data.cache_kinds)))}

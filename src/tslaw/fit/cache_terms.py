@@ -9,9 +9,10 @@ model's own besides (`kv_misfit`, one number for each model and kind of compress
         which relapses happen
     an evictor that keeps R  scale = exp(-gamma_evict x + misfit)
         a solution that would come after t > r tokens comes with the chance (r / t)^(found scale), where
-        r = R exp(evict_onset); the solved is lost at the rate exp(loss) scale on a clock that starts at r
+        r = R exp(evict_onset); the solved is lost at the rate exp(loss) scale on a clock that starts at r and
+        runs as the `power` says: as ln(t / r) or as t / r
 
-`found` and `loss` are one number an evictor. r is fitted because R counts the prompt too, and eviction waits for a
+`found`, `loss` and `power` are one number an evictor each. r is fitted because R counts the prompt too, and eviction waits for a
 buffer to fill. A model that solves a problem within r tokens does so as with a full cache: eviction costs long
 thinking. Solutions that come late are lost by the same rule, so no chance of solving depends on a problem's length.
 Everything here is a pure function of arrays.
@@ -31,6 +32,8 @@ from tslaw.policy import KVPolicy
 NATIVE_BITS, REFERENCE_BITS = 16.0, 2.0
 ROUNDING = "quantized"
 """The kind of compression that is not an evictor's name."""
+EVICTOR_TERMS = ("found", "loss", "power")
+"""Parameters that every evictor has of its own, by the names in front of its."""
 ONSET_WIDTH = 0.2
 """Log tokens over which eviction sets in: prompts differ in length, and so does what is left for thinking."""
 LARGEST_EXPONENT = 80.0
@@ -71,8 +74,8 @@ def site_names(kinds: Sequence[str]) -> tuple[str, ...]:
     """The scalar parameters that a surface with these kinds of compression has besides the others."""
     evictors = [kind for kind in kinds if kind != ROUNDING]
     names = ["delta_kv", "kappa_kv", "gamma_kv", "loss_kv"] if ROUNDING in kinds else []
-    names += ["gamma_evict", "evict_onset", "evict_power"] if evictors else []
-    names += [f"{term}_{evictor}" for evictor in evictors for term in ("found", "loss")]
+    names += ["gamma_evict", "evict_onset"] if evictors else []
+    names += [f"{term}_{evictor}" for evictor in evictors for term in EVICTOR_TERMS]
     return (*names, "sd_kv") if names else ()
 
 
@@ -96,7 +99,7 @@ def eviction_terms(params: Mapping[str, Array], evictor: str, x: Array, retain: 
         jnp.log(retain) + params["evict_onset"],
         params[f"found_{evictor}"] * scale,
         jnp.exp(params[f"loss_{evictor}"]) * scale,
-        params["evict_power"],
+        params[f"power_{evictor}"],
     )
 
 
