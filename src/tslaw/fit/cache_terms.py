@@ -12,10 +12,10 @@ model's own besides (`kv_misfit`, one number for each model and kind of compress
         r = R exp(evict_onset); the solved is lost at the rate exp(loss) scale on a clock that starts at r and
         runs as the `power` says: as ln(t / r) or as t / r
 
-`found`, `loss` and `power` are one number an evictor each. r is fitted because R counts the prompt too, and eviction waits for a
-buffer to fill. A model that solves a problem within r tokens does so as with a full cache: eviction costs long
-thinking. Solutions that come late are lost by the same rule, so no chance of solving depends on a problem's length.
-Everything here is a pure function of arrays.
+`found`, `loss` and `power` are one number an evictor each. r is fitted because R counts the prompt too, and eviction
+waits for a buffer to fill. A model that solves a problem within r tokens does so as with a full cache: eviction costs
+long thinking. Solutions that come late are lost by the same rule, so no chance of solving depends on a problem's
+length. Everything here is a pure function of arrays.
 """
 
 from __future__ import annotations
