@@ -7,7 +7,7 @@ tokens, above which effective size does eviction stop beating rounding?
 
 Memory is the paper's formula: thinking tokens, without eviction's buffer and the window that rounding leaves exact. An
 evicting policy that has not evicted yet is a full cache measured again and no compression. Random eviction is a control
-and no contender.
+and no contender. Accuracies are means over the task's own problems: which problems these are is not in the intervals.
 """
 
 from __future__ import annotations
