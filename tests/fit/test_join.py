@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from cache_truths import MODELS, cache_template, cache_truth
 from simulated import as_dataset, draw_truth, template
 
 from measurements import good_dataset
+from tslaw.cli.fit_command import reader
 from tslaw.errors import TslawError
 from tslaw.fit.data import TaskData, tasks_data
 from tslaw.fit.join import joined
@@ -111,3 +113,10 @@ def test_some_arms_are_those_asked_for(runs) -> None:
     for bits, models in (([4.0], None), (None, ["Qwen3-0.6B"])):
         with pytest.raises(TslawError, match="No arm of the task simulated has"):
             some_arms(data, bits, models)
+
+
+def test_tables_of_means_have_no_compressed_caches() -> None:
+    table = Path(__file__).parents[2] / "measurements" / "published" / "qwen3.csv"
+    assert reader([table])
+    with pytest.raises(TslawError, match="full KV caches only"):
+        reader([table], compressed_kv=True)

@@ -103,7 +103,9 @@ def command(
     for data in tasks:
         if data.left_out:
             typer.echo(
-                f"{data.task}: arms with a compressed KV cache are left out: {', '.join(data.left_out)}", err=True
+                f"{data.task}: arms with a compressed KV cache are left out (--compressed-kv keeps them): "
+                f"{', '.join(data.left_out)}",
+                err=True,
             )
     sampling = infer.Sampling(chains=chains, warmup=warmup, samples=samples, seed=seed, target_accept=target_accept)
     how = "slice sampling" if means_only(files) else "NUTS, from a MAP start"
@@ -145,7 +147,15 @@ def reader(files: list[Path], compressed_kv: bool = False) -> Callable[[], list[
     TslawError : faults in a file, or inputs of both kinds.
     """
     if means_only(files):
+        from tslaw.errors import TslawError
         from tslaw.means import read_means
+
+        if compressed_kv:
+            raise TslawError(
+                "Tables of published means hold full KV caches only.",
+                where="--compressed-kv",
+                expected="measured datasets (.nc)",
+            )
 
         tables = [read_means(f) for f in files]
 
