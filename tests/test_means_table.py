@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,12 @@ def test_a_table_is_read_with_notes_and_columns_in_any_order(tmp_path: Path) -> 
     assert mean.standard_error == pytest.approx((0.738 * 0.262 / 1920) ** 0.5, rel=0.01)
 
 
+def test_spaces_beside_commas_do_not_matter(tmp_path: Path) -> None:
+    header, row = (line.replace(",", " , ") for line in (HEADER, ROW))
+    (mean,) = read_means(table(tmp_path, header, row.replace("a report", '"a report, page 3"'))).means
+    assert (mean.model, mean.source) == ("Qwen3-4B", "a report, page 3")
+
+
 def test_a_perfect_mean_still_has_an_error(tmp_path: Path) -> None:
     (mean,) = read_means(table(tmp_path, HEADER, ROW.replace("0.738", "1"))).means
     assert 1e-4 < mean.standard_error < 2e-3
@@ -65,6 +72,11 @@ def test_a_perfect_mean_still_has_an_error(tmp_path: Path) -> None:
         ([HEADER, ROW, ROW.replace("AIME24,0,", "AIME24,0.1,").replace("4B", "8B")], "another chance"),
         ([HEADER, ROW, ROW.replace("qwen3,", "ladder,").replace("4B", "8B")], "one family a table"),
         ([HEADER, ROW.replace("4B", "5B")], "has no model 'Qwen3-5B'"),
+        (
+            [HEADER, ROW.replace("4B", "5B"), ROW.replace("4B", "6B")],
+            "line 3: the family qwen3 has no model 'Qwen3-6B'",
+        ),
+        ([HEADER, "x" * 200_000], "line 2: 1 cells where the header has 10"),
         ([HEADER, ROW.replace("qwen3,", "nobody,")], "no family 'nobody'"),
     ],
 )
@@ -96,6 +108,14 @@ def test_what_is_written_is_read_again_and_nothing_is_overwritten(tmp_path: Path
         write_means([*means, means[0]], path, [], overwrite=True)
     assert read_means(path).means == means
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_mean_is_written_as_it_is(tmp_path: Path) -> None:
+    """To the last digit: a third is not 0.333333."""
+    (mean,) = read_means(table(tmp_path, HEADER, ROW)).means
+    means = tuple(replace(mean, accuracy=a, token_budget=b) for a, b in ((1 / 3, 1), (2e-5, 2), (1.0, 38912)))
+    path = write_means(means, tmp_path / "copy.csv", ["a note\nof two lines"])
+    assert read_means(path).means == means
 
 
 def test_the_shipped_tables_follow_from_their_transcriptions(tmp_path: Path) -> None:

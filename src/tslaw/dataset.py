@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tslaw import __version__
+from tslaw.atomic import flush_to_disk, writing
 from tslaw.dataset_arms import arm_name, derived_memory
 from tslaw.dataset_merge import merge, now
 from tslaw.dataset_schema import COORDS, DATA, RUN_ATTRS, SCHEMA, SCHEMA_VERSION, VARIABLES
@@ -135,23 +134,9 @@ def save_dataset(ds: xr.Dataset, path: str | Path, overwrite: bool = False) -> P
         raise _faulty(str(path), faults, "Not written: this dataset breaks the measurement contract.")
     if path.exists() and not overwrite:
         raise TslawError("This file exists and is not overwritten.", where=str(path), fix="choose another name")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path, "The file") as temporary:
         ds.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=_encoding(ds))
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # the netCDF library reports a full disk as either
-        reason = getattr(error, "strerror", None) or error
-        raise TslawError(
-            f"The file could not be written ({reason}); nothing was changed.",
-            where=str(path),
-            fix=f"check the free space and the permissions of {path.parent}",
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        flush_to_disk(temporary)
     return path
 
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass, fields
 from math import isfinite, sqrt
 from pathlib import Path
 
+from tslaw.atomic import replacing
 from tslaw.errors import TslawError
 from tslaw.family import Family, load_family, shipped_families
 from tslaw.memory import MIN_BITS
@@ -104,19 +105,19 @@ def read_means(path: str | Path) -> MeansTable:
     if not faults:
         faults = _contradictions(means)
     if faults:
-        listed = "\n".join(f"    - {fault}" for fault in faults)
-        raise TslawError(
-            f"This table of means has {len(faults)} fault(s):\n{listed}",
-            where=str(path),
-            expected=f"the columns {', '.join(REQUIRED)}",
-        )
+        raise _faulty(path, faults, f"the columns {', '.join(REQUIRED)}")
     family = _family(means[0][1].family, path)
-    for line, mean in means:
-        try:
-            family.model(mean.model)
-        except TslawError as error:
-            raise TslawError(error.what, where=f"{path}, line {line}", expected=error.expected) from error
+    known = [model.name for model in family.models]
+    absent = [(line, mean.model) for line, mean in means if mean.model not in known]
+    if absent:
+        faults = [f"line {line}: the family {family.name} has no model '{model}'" for line, model in absent]
+        raise _faulty(path, faults, f"one of {', '.join(known)}")
     return MeansTable(family, tuple(mean for _, mean in means))
+
+
+def _faulty(path: Path, faults: Sequence[str], expected: str) -> TslawError:
+    listed = "\n".join(f"    - {fault}" for fault in faults)
+    return TslawError(f"This table of means has {len(faults)} fault(s):\n{listed}", where=str(path), expected=expected)
 
 
 def _numbered_lines(path: Path) -> list[tuple[int, str]]:
@@ -135,23 +136,31 @@ def _parse(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[list[tuple[int
     """The rows with their line numbers, and what is wrong with the others."""
     if not lines:
         return [], ["the table is empty"]
-    header = next(csv.reader([lines[0][1]]))
+    header = _cells(lines[0][1])
     missing, unknown = [c for c in REQUIRED if c not in header], [c for c in header if c not in COLUMNS]
     faults = [f"line {lines[0][0]}: the column '{c}' is missing" for c in missing]
     faults += [f"line {lines[0][0]}: the column '{c}' is not known" for c in unknown]
     faults += [f"line {lines[0][0]}: the column '{c}' is there twice" for c in set(header) if header.count(c) > 1]
     means: list[tuple[int, ReportedMean]] = []
     for number, line in [] if faults else lines[1:]:
-        cells = next(csv.reader([line]))
+        cells = _cells(line)
         if len(cells) != len(header):
             faults.append(f"line {number}: {len(cells)} cells where the header has {len(header)}")
             continue
-        row = OPTIONAL | {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+        row = OPTIONAL | {name: cell for name, cell in zip(header, cells, strict=True)}
         wrong = _wrong(row)
         faults += [f"line {number}: {what}" for what in wrong]
         if not wrong:
             means.append((number, _mean(row)))
     return means, faults
+
+
+def _cells(line: str) -> list[str]:
+    """Without spaces around them; a line that is no CSV at all is one cell."""
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True))]
+    except csv.Error:
+        return [line]
 
 
 def _mean(row: Mapping[str, str]) -> ReportedMean:
@@ -214,29 +223,21 @@ def write_means(means: Sequence[ReportedMean], path: str | Path, notes: Sequence
     ------
     TslawError : the file exists and `overwrite` is False, or the table has faults.
     """
-    import os
-    from contextlib import suppress
-
     path = Path(path)
     if path.exists() and not overwrite:
         raise TslawError(
             "This file exists and is not overwritten.", where=str(path), fix="choose another name, or say --overwrite"
         )
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{SUFFIX}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, SUFFIX) as temporary:
         with open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.writelines(f"# {note}\n" for note in notes)
+            file.writelines(f"# {line}\n" for note in notes for line in note.splitlines())
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(COLUMNS)
-            rows.writerows([f"{v:g}" if isinstance(v, float) else v for v in _values(mean)] for mean in means)
+            rows.writerows([_as_printed(getattr(mean, name)) for name in COLUMNS] for mean in means)
         read_means(temporary)
-        os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     return path
 
 
-def _values(mean: ReportedMean) -> list[str | float | int]:
-    return [getattr(mean, name) for name in COLUMNS]
+def _as_printed(value: str | float | int) -> str:
+    """A cell that is read as the very same value, whole numbers without a point."""
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)

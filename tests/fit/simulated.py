@@ -70,10 +70,6 @@ def draw_truth(seed: int, data: TaskData) -> Truth:
         "sd_misfit_w": rng.uniform(0.02, 0.1),
         "sd_effect": rng.uniform(0.3, 1.0),
         "sd_effect_w": rng.uniform(0.2, 0.6),
-        "sd_mu": rng.uniform(0.02, 0.15),
-        "sd_late": rng.uniform(0.1, 0.5),
-        "sd_relapse": rng.uniform(0.1, 0.5),
-        "sd_slip": rng.uniform(0.1, 0.5),
         "own_length_share": rng.uniform(0.05, 0.2),
         "own_length_spread": rng.uniform(0.2, 0.5),
         "guess": rng.beta(1.0, 209.0),
@@ -92,12 +88,13 @@ def draw_truth(seed: int, data: TaskData) -> Truth:
     own, quantized = rng.standard_normal((2, pairs[0]))
     share = np.array([damage(truth, b) for b in data.weight_bits])
     truth["misfit"] = truth["sd_misfit"] * own[model] + share * truth["sd_misfit_w"] * quantized[model]
-    for name in ("mu", "late", "relapse", "slip"):
-        truth[f"model_{name}"] = truth[f"sd_{name}"] * rng.standard_normal(pairs[0])
     truth["model_effect"] = truth["sd_effect"] * rng.standard_normal(pairs)
     truth["quantization_effect"] = truth["sd_effect_w"] * rng.standard_normal(pairs)
     has_own = rng.random((len(model), n_problems)) < truth["own_length_share"]
     truth["own_length"] = np.where(has_own, truth["own_length_spread"] * rng.standard_normal(has_own.shape), 0.0)
+    for name, most in (("mu", 0.15), ("late", 0.5), ("relapse", 0.5), ("slip", 0.5)):
+        truth[f"sd_{name}"] = rng.uniform(0.2, 1.0) * most
+        truth[f"model_{name}"] = truth[f"sd_{name}"] * rng.standard_normal(pairs[0])
     return {name: np.asarray(value, float) for name, value in truth.items()}
 
 

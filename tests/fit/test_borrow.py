@@ -77,6 +77,7 @@ def test_a_fit_of_means_is_read_like_any_other(family, path: Path) -> None:
     r = data.arms.index("Qwen3-4B:w4:full")
     from tslaw.fit.means_model import report_moments
 
+    assert posterior.params["model_slip"].shape == (400, 6)
     draw = {n: jax.numpy.asarray(posterior.params[n][7]) for n in (*POPULATION, "misfit")}
     assert found[7, 0] == pytest.approx(float(report_moments(draw, data, pseudo_problems()).mean[r]), abs=1e-5)
 

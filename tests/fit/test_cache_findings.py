@@ -92,7 +92,7 @@ def test_the_command_says_both_findings() -> None:
     middle = {name: gain["median_and_hdi"][0] for name, gain in found["average_gain"].items()}
     assert middle["any"] >= middle["rounding"] > 0
     assert len(found["eviction_minus_rounding"]) == 4
-    empty = {"task": "t", "batch": 4, "accounting": "checkpoint", "crossover": [], "voters": None}
+    empty = {"task": "t", "approximate": False, "batch": 4, "accounting": "checkpoint", "crossover": [], "voters": None}
     empty["weight_bits"] = {"p_best": [], "share_of_memory_range": {}}
     text = as_text(empty | {"kv_compression": found})
     for part in ("5. Does KV compression advance", "any allowed: +", "6. Above which", "P(ahead)", "P(below all)"):

@@ -23,9 +23,7 @@ from tslaw.fit.fit_tasks import provenance
 from tslaw.fit.infer import (
     Draws,
     dense_sites,
-    flat_gradient,
-    laplace_covariance,
-    map_start,
+    laplace,
     rough_start,
     starting_mass,
 )
@@ -43,10 +41,7 @@ def test_a_known_truth_is_found_again() -> None:
     empty = cache_template(24, POLICIES, models=("Qwen3-0.6B", "Qwen3-4B", "Qwen3-14B"))
     truth = cache_truth(5, empty)
     data, prior = simulate_task(empty, truth, 24, seed=2), Prior()
-    rough = unconstrain_fn(sample_parameters, (data, prior), {}, rough_start(data, prior))
-    gradient = flat_gradient(data, prior, rough)
-    mode = map_start(rough, gradient, 300)
-    covariance = laplace_covariance(mode, gradient)
+    mode, covariance, _ = laplace(data, prior, 300)
     _, unravel = ravel_pytree(mode)
     spread = unravel(jnp.sqrt(jnp.diag(covariance)))
     known = rough_start(data, prior) | {name: jnp.asarray(truth[name]) for name in RECOVERED}

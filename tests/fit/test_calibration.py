@@ -21,6 +21,7 @@ from tslaw.calibrate.sbc import RANKED_DRAWS, calibration, rank
 from tslaw.errors import TslawError
 from tslaw.fit.model import Prior
 from tslaw.fit.simulate import simulate_task
+from tslaw.fit.surface import TRAITS
 
 SCRIPT = Path(__file__).parents[2] / "scripts/sbc.py"
 EMPTY = template(20, (16, 4), (1000, 4000, 16000), ("Qwen3-1.7B", "Qwen3-4B", "Qwen3-14B"))
@@ -98,7 +99,8 @@ def test_what_cannot_be_left_out_is_refused(left_out: list[str], what: str) -> N
 
 
 def test_a_held_out_model_without_misfit_is_predicted_as_the_surface_says() -> None:
-    zero = {name: np.asarray(0.0) for name in ("sd_misfit", "sd_misfit_w", "sd_effect", "sd_effect_w")}
+    spreads = ("sd_misfit", "sd_misfit_w", "sd_effect", "sd_effect_w", *TRAITS.values())
+    zero = {name: np.asarray(0.0) for name in spreads}
     truth = TRUTH | zero | {"own_length_share": np.asarray(0.0)}
     _, held = leave_out.split(DATA, ["Qwen3-4B"])
     found = leave_out.predict_measured(posterior_of([truth] * 400, DATA), held)
@@ -109,9 +111,9 @@ def test_a_held_out_model_without_misfit_is_predicted_as_the_surface_says() -> N
             assert found[:, i, k].mean() == pytest.approx(expected, abs=0.01)
             samples = held.trajectories()[i].sum()
             assert 0 < found[:, i, k].std() <= np.sqrt(expected * (1 - expected) / samples) * 1.15
-    unsure = TRUTH | {"sd_misfit": np.asarray(1.0), "sd_effect": np.asarray(2.0)}
-    wide = leave_out.predict_measured(posterior_of([unsure] * 400, DATA), held)
-    assert (wide.std(axis=0) > found.std(axis=0)).all()
+    for spread in ("sd_misfit", *TRAITS.values()):
+        wide = leave_out.predict_measured(posterior_of([truth | {spread: np.asarray(1.0)}] * 400, DATA), held)
+        assert (wide.std(axis=0) > 1.05 * found.std(axis=0)).any(), spread
 
 
 def test_the_power_law_is_found_where_it_holds() -> None:
@@ -143,5 +145,5 @@ def test_statements_of_the_prior_follow_its_scales() -> None:
     assert (usual["lost again by thinking too long: best budget over the largest"] >= 0).all()
     assert usual["lost by 4-bit weights there"].std() > 1.0
     none = 1e-9
-    harmless = Prior(delta_w=none, mu2=none, late3=none, relapse2=none, sd_effect_w=none, sd_misfit_w=none)
+    harmless = Prior(delta_w=none, mu2=none, late3=none, relapse2=none, sd_effect_w=none, sd_misfit_w=(none, 0.1))
     assert np.abs(prior_statements(EMPTY, harmless, 30)["lost by 4-bit weights there"]).max() < 1e-3

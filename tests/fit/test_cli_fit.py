@@ -9,26 +9,11 @@ import pytest
 from simulated import as_dataset, draw_truth, template
 
 from measurements import good_dataset
-from tslaw.cli.app import main
 from tslaw.dataset import save_dataset
 from tslaw.fit.fit_file import load_posterior, open_fit, task_names
 from tslaw.fit.simulate import simulate_task
 
 TASKS = ["simulated", "facts"]
-
-
-@pytest.fixture
-def tslaw(capsys: pytest.CaptureFixture[str]):
-    """Exit status, standard output and standard error of one call."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit_:
-            main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

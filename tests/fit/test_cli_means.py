@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from test_cli_fit import tslaw  # noqa: F401  (a fixture)
 
 from tslaw.fit import means_infer
 from tslaw.fit.fit_file import open_fit
@@ -15,7 +14,7 @@ PUBLISHED = Path(__file__).parents[2] / "measurements" / "published"
 
 
 @pytest.mark.slow
-def test_a_table_is_fitted_asked_and_learned_from(tslaw, tmp_path, monkeypatch) -> None:  # noqa: F811
+def test_a_table_is_fitted_asked_and_learned_from(tslaw, tmp_path, monkeypatch) -> None:
     """Chains far too short: what is checked is that everything works on the file and that it says what it rests on."""
     monkeypatch.setattr(means_infer, "THIN", 3)
     table, out = PUBLISHED / "qwen3.csv", tmp_path / "q.nc"
@@ -62,7 +61,7 @@ def test_a_table_is_fitted_asked_and_learned_from(tslaw, tmp_path, monkeypatch) 
         (["TABLE", "--prior-width", "-1"], "prior-width"),
     ],
 )
-def test_bad_input_is_one_message_and_status_2(tslaw, tmp_path, arguments, what) -> None:  # noqa: F811
+def test_bad_input_is_one_message_and_status_2(tslaw, tmp_path, arguments, what) -> None:
     places = {
         "TABLE": PUBLISHED / "qwen3.csv",
         "OTHER": PUBLISHED / "r1-distill-qwen.csv",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,14 +14,29 @@ from simulated import SHORT, as_dataset
 from surface_truths import simulated_from
 from test_surfaces import example
 
-from tslaw.cli.app import main
 from tslaw.dataset import save_dataset
 from tslaw.errors import TslawError
-from tslaw.fit.compare import Comparison, Replicas, SurfaceFit, assess, compare, coverage, fit_surface, rms_misfit
+from tslaw.fit import nuts
+from tslaw.fit.compare import (
+    Comparison,
+    Replicas,
+    SurfaceFit,
+    assess,
+    checkpoint_of,
+    compare,
+    compare_surfaces,
+    coverage,
+    fit_surface,
+    remove_runs,
+    rms_misfit,
+)
 from tslaw.fit.data import TaskData
 from tslaw.fit.diagnostics import leave_pairs_out
+from tslaw.fit.nuts import Checkpoint
+from tslaw.fit.subset import some_problems
 from tslaw.fit.surfaces.mechanistic import SURFACE as MECHANISTIC
 from tslaw.fit.surfaces.plain import SURFACE as PLAIN
+from tslaw.fit.surfaces.registry import load_surface
 
 
 def invented(name: str, data: TaskData, level: float, seed: int) -> SurfaceFit:
@@ -88,18 +104,56 @@ def test_a_plain_surface_looks_wrong_on_data_of_the_mechanistic_one(on_mechanist
     assert wrong.rms_misfit > 1.3 * true.rms_misfit
 
 
-@pytest.fixture
-def tslaw(capsys: pytest.CaptureFixture[str]):
-    """Exit status, standard output and standard error of one call."""
+class Interrupted(Exception):
+    """Stands for a user's Ctrl-C or a lost machine."""
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit_:
-            main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return int(exit_.value.code or 0), captured.out, captured.err
 
-    return run
+@pytest.mark.slow
+def test_an_interrupted_comparison_goes_on_where_it_was(two_tasks, tmp_path, monkeypatch) -> None:
+    """What was sampled is not sampled again, unless it was something else; once all is saved nothing is left."""
+    data, out = some_problems(two_tasks[0], 3), tmp_path / "compared.nc"
+    short, saves, save = replace(SHORT, warmup=20, samples=40), [], Checkpoint.save
+
+    def save_and_stop(self: Checkpoint, leaves: list[np.ndarray]) -> None:
+        save(self, leaves)
+        saves.append(leaves)
+        if len(saves) == 4:
+            raise Interrupted
+
+    monkeypatch.setattr(nuts, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    with pytest.raises(Interrupted):
+        compare_surfaces([PLAIN], data, short, keep=out)
+    assert [path.name for path in tmp_path.iterdir()] == ["compared.nc.simulated.plain.unfinished.npz"]
+    said: list[str] = []
+    found = compare_surfaces([PLAIN], data, short, said.append, keep=out)
+    assert len(saves) == 6, "two of its six blocks were left"
+    assert said[-1].startswith("going on from")
+    assert found.rows[0].surface == "plain"
+    for changed in (replace(short, seed=9), replace(short, samples=50)):
+        other = checkpoint_of(PLAIN, data, changed, out)
+        assert other is not None
+        assert other.load() is None
+    remove_runs(out, [PLAIN], [data])
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_told_apart_is_not_kept(two_tasks, tmp_path) -> None:
+    class Old(type(PLAIN)):
+        def sample(self, data, sampling):
+            raise NotImplementedError
+
+    data, file = two_tasks[0], tmp_path / "mine.py"
+    assert checkpoint_of(PLAIN, data, SHORT, None) is None
+    assert checkpoint_of(Old(), data, SHORT, tmp_path / "out.nc") is None, "it takes no checkpoint"
+    written = "from tslaw.fit.surfaces.plain import Plain\nclass Mine(Plain):\n    name = 'mine'\nSURFACE = Mine()\n"
+    keys = set()
+    for code in (written, written + "# changed\n", written):
+        file.write_text(code)
+        found = checkpoint_of(load_surface(str(file)), data, SHORT, tmp_path / "out.nc")
+        assert found is not None
+        keys.add(found.key)
+    assert len(keys) == 2, "a file that was changed is another surface"
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from reference import surface_reference as reference
 from tslaw.errors import TslawError
 from tslaw.fit.frontier import budget_grid, frontier, on_frontier, recommend
 from tslaw.fit.predict import predict_accuracy
+from tslaw.fit.surface import TRAITS
 from tslaw.memory import GIB, kv_bytes_per_token, total_bytes, weight_bytes
 
 DATA = template(8)
@@ -107,14 +108,15 @@ def test_nothing_fits() -> None:
 def test_prediction_is_the_surface_with_a_misfit_of_its_own() -> None:
     budgets = np.array([500.0, 5000.0])
     none = np.asarray(0.0)
-    certain = posterior_of([t | {"sd_misfit": none, "sd_misfit_w": none} for t in TRUTHS], DATA)
+    known = dict.fromkeys(("sd_misfit", "sd_misfit_w", *TRAITS.values()), none)
+    certain = posterior_of([t | known for t in TRUTHS], DATA)
     found = predict_accuracy(certain, 6e9, 5.0, budgets)
     x = np.log(6e9 / DATA.reference_size)
     expected = [[reference.mean_accuracy(t, x, 5.0, b) for b in budgets] for t in TRUTHS]
     assert found == pytest.approx(np.array(expected), abs=1e-4)
-    spread = posterior_of([TRUTHS[0] | {"sd_misfit": np.asarray(1.0)}] * 400, DATA)
-    draws = predict_accuracy(spread, 6e9, 5.0, budgets)
-    assert draws[:, 1].std() > 0.01
+    for name in ("sd_misfit", *TRAITS.values()):
+        spread = posterior_of([TRUTHS[0] | known | {name: np.asarray(1.0)}] * 400, DATA)
+        assert predict_accuracy(spread, 6e9, 5.0, budgets).std(axis=0).max() > 1e-3, name
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,8 @@ def test_cells_of_a_simulated_task_against_surface_and_loops(shared) -> None:
     for i, j in np.ndindex(found.shape):
         solved = np.array([surface_reference.problem_accuracy(certain, data, i, t)[j] for t in (*data.budgets, 1e9)])
         q, finished = solved[-1], solved[:-1] / solved[-1]
-        guess, slip = float(truth["guess"]), surface_reference.slip(truth, data.log_size[i])
+        own = surface_reference.of_model(truth, data.model_index()[i])
+        guess, slip = float(truth["guess"]), surface_reference.slip(own, data.log_size[i])
         noise = (guess, slip, np.asarray(chain.decay)[i], float(truth["kept"]))
         expected = 0.0
         for outcomes in correct[i, j]:
@@ -122,9 +123,10 @@ def test_the_chain_advances_with_the_clock() -> None:
     found = np.asarray(relapse_chain({k: jnp.asarray(v) for k, v in truth.items()}, data).decay)
     for i in range(4):
         x, bits = data.log_size[i], data.weight_bits[i]
-        typical = np.exp(surface_reference.log_length(truth, x, bits))
+        own = surface_reference.of_model(truth, data.model_index()[i])
+        typical = np.exp(surface_reference.log_length(own, x, bits))
         worse = float(truth["relapse2"]) * surface_reference.damage(truth, bits)
-        rate = np.exp(float(truth["relapse0"]) + float(truth["relapse1"]) * x + worse)
+        rate = np.exp(float(own["relapse0"]) + float(truth["relapse1"]) * x + worse)
         clock = (np.array([250.0, 1000, 4000, 16000]) / typical) ** float(truth["relapse_power"])
         assert found[i] == pytest.approx(np.exp(-rate * np.diff(clock)), rel=1e-9)
 

@@ -85,6 +85,7 @@ def attend(
     longest: int,
     scale: float,
     output: Any,
+    kernel: str | None = None,
 ) -> None:
     sharing = queries.shape[1] // layout.kv_heads
     for request, row, position, count, start in tiles.tolist():

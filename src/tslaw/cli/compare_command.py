@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -49,7 +50,9 @@ def command(
     density of what was left out, higher is better, and a difference of a few standard errors means something. A wrong
     surface shows also in accuracies outside their 90% predictive intervals ("in 90%"), in how far off the predicted
     ones are ("rms"), and in the shares of trajectories that are right at a budget and wrong at the next ("losses"
-    inside 90% intervals). When diagnostics fail the table says so and the exit status is 1. For example:
+    inside 90% intervals). When diagnostics fail the table says so and the exit status is 1.
+    With --out, a run that was interrupted goes on where it was (to a minute) when the same command is given again.
+    For example:
 
     `tslaw compare measurements/cpu/ladder-math.nc --problems 16`
 
@@ -67,7 +70,7 @@ def command(
     from tslaw.fit import infer
 
     infer.prepare_jax(chains)
-    from tslaw.fit.compare import compare_surfaces
+    from tslaw.fit.compare import compare_surfaces, remove_runs
     from tslaw.fit.compare_file import save_comparisons
     from tslaw.fit.data import tasks_data
     from tslaw.fit.subset import some_problems
@@ -83,9 +86,11 @@ def command(
         for each in surfaces:
             check_model(each, data)
     sampling = infer.Sampling(chains=chains, warmup=warmup, samples=samples, seed=seed)
-    found = [compare_surfaces(surfaces, d, sampling, lambda text: typer.echo(text, err=True)) for d in tasks]
+    say = functools.partial(typer.echo, err=True)
+    found = [compare_surfaces(surfaces, data, sampling, say, keep=out) for data in tasks]
     if out is not None:
         save_comparisons(found, out, files, sampling, overwrite)
+        remove_runs(out, surfaces, tasks)
     if as_json:
         print(json.dumps([comparison.as_dict() for comparison in found], indent=2))
     else:

@@ -38,15 +38,15 @@ def command(
         result = crossover(posterior, weight_bits, batch, accounting)
         measured = (posterior.weight_bits == weight_bits).sum() > 1
         lattice = lattice_crossover(posterior, weight_bits, batch, accounting) if measured else None
-        found.append((result, lattice))
+        found.append((result, lattice, posterior.approximate))
     if as_json:
-        print(json.dumps([as_dict(*pair) for pair in found], indent=2))
+        print(json.dumps([as_dict(*each) for each in found], indent=2))
     else:
-        for pair in found:
-            print(as_text(*pair))
+        for each in found:
+            print(as_text(*each))
 
 
-def as_dict(result: Crossover, lattice: LatticeChoice | None) -> dict[str, Any]:
+def as_dict(result: Crossover, lattice: LatticeChoice | None, approximate: bool = False) -> dict[str, Any]:
     """The crossover as JSON; sizes in GiB, null where an end lies outside the measured range."""
     from tslaw.fit.crossover import in_gib
 
@@ -54,6 +54,7 @@ def as_dict(result: Crossover, lattice: LatticeChoice | None) -> dict[str, Any]:
     regret = np.quantile(result.regret, [0.5, 0.05, 0.95], axis=0)
     answer: dict[str, Any] = {
         "task": result.task,
+        "approximate": approximate,
         "weight_bits": result.weight_bits,
         "batch": result.batch,
         "accounting": result.accounting,
@@ -83,14 +84,16 @@ def as_dict(result: Crossover, lattice: LatticeChoice | None) -> dict[str, Any]:
     return answer
 
 
-def as_text(result: Crossover, lattice: LatticeChoice | None) -> str:
+def as_text(result: Crossover, lattice: LatticeChoice | None, approximate: bool = False) -> str:
     """The crossover in words."""
+    from tslaw.fit.posterior import marked
     from tslaw.units import format_bytes
 
+    task = marked(result.task, approximate)
     s = result.summary
     middle = np.median(result.regret, axis=0)
     lines = [
-        f"{result.task}, {result.weight_bits:g}-bit weights, batch {result.batch:g}, {result.accounting} accounting",
+        f"{task}, {result.weight_bits:g}-bit weights, batch {result.batch:g}, {result.accounting} accounting",
         f"  crossover W+   median {end_in_words(s.median, s.low, s.high)}, "
         f"90% HDI [{end_in_words(s.hdi[0], s.low, s.high)}, {end_in_words(s.hdi[1], s.low, s.high)}]",
         f"  P(below the measured range, < {format_bytes(s.low)}) = {s.p_below:.3f}   "

@@ -54,6 +54,7 @@ def answer(posterior: Posterior, batch: float, accounting: Any) -> dict[str, Any
     voters = None if np.isnan(posterior.wrong_spread).any() else best_voters(posterior, batch, accounting)
     return {
         "task": posterior.task,
+        "approximate": posterior.approximate,
         "batch": batch,
         "accounting": accounting,
         "crossover": [
@@ -111,7 +112,10 @@ def caches(posterior: Posterior, batch: float, accounting: Any) -> dict[str, Any
 
 def as_text(found: dict[str, Any]) -> str:
     """One task's findings in words."""
-    lines = [f"{found['task']}, batch {found['batch']:g}, {found['accounting']} accounting"]
+    from tslaw.fit.posterior import marked
+
+    task = marked(found["task"], found["approximate"])
+    lines = [f"{task}, batch {found['batch']:g}, {found['accounting']} accounting"]
     lines.append("1. Is there an effective size above which thinking to saturation beats a bigger model?")
     lines += [
         f"   {c['weight_bits']:g}-bit weights: P(within the measured sizes) = {c['p_within']:.3f}; {_words(c)}; "

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def command(
+    context: typer.Context,
     files: Annotated[
         list[Path],
         typer.Argument(
@@ -30,7 +31,7 @@ def command(
     out: Annotated[Path, typer.Option(help="Where the fit goes (.nc).", show_default=False)],
     chains: Annotated[int, typer.Option(min=1, max=64, help="Markov chains, run side by side.")] = 4,
     warmup: Annotated[int, typer.Option(min=50, help="Iterations a chain spends adapting.")] = 500,
-    samples: Annotated[int, typer.Option(min=50, help="Draws kept from every chain.")] = 800,
+    samples: Annotated[int, typer.Option(min=50, help="Draws kept from every chain; with --quick, of all.")] = 800,
     target_accept: Annotated[
         float,
         typer.Option(min=0.5, max=0.999, help="Acceptance NUTS aims at: higher means smaller, safer, slower steps."),
@@ -59,8 +60,11 @@ def command(
     ] = None,
     problems: Annotated[
         int | None,
-        typer.Option(min=2, help="Only so many problems, drawn at random: for a quick look.", show_default="all"),
+        typer.Option(min=2, help="Only so many problems, drawn at random: takes less time.", show_default="all"),
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A quick look instead of NUTS: approximate, and marked so for good.")
+    ] = False,
 ) -> None:
     """Fit the accuracy-versus-memory surface to measured data by NUTS, and check that the sampler worked.
 
@@ -78,6 +82,10 @@ def command(
     beside those. Use --problems, --weight-bits and --model first: compressed arms are many, and the time is in their
     trajectories.
 
+    **--quick**: a normal distribution fitted to the posterior by variational inference, a small part of the work of
+    NUTS. Nothing checks it: medians are rough, and intervals often too narrow. The fit is marked as approximate, every
+    command that asks it says so, and `tslaw show` never says that it passed.
+
     The fit is written also when its diagnostics fail, but then it is marked, and the exit status is 1. A run that was
     interrupted goes on where it was (to a minute) when the same command is given again. Chains run side by side, on the
     GPU if JAX finds one. For example:
@@ -93,10 +101,14 @@ def command(
 
     refuse_existing(out, overwrite)
     load = reader(files, compressed_kv)
+    if quick:
+        refuse_nuts_options(context)
     from tslaw.fit import infer
 
-    infer.prepare_jax(chains)
-    from tslaw.fit.fit_tasks import fit_tasks, remove_unfinished
+    infer.prepare_jax(1 if quick else chains)
+    from tslaw.fit.fit_tasks import fit_tasks
+    from tslaw.fit.quick import Quick
+    from tslaw.fit.unfinished import remove_unfinished
 
     tasks = reduced(chosen(load(), task), weight_bits, model, problems, seed)
     borrowed = borrowing(prior, prior_width, files) if prior else None
@@ -107,20 +119,43 @@ def command(
                 f"{', '.join(data.left_out)}",
                 err=True,
             )
-    sampling = infer.Sampling(chains=chains, warmup=warmup, samples=samples, seed=seed, target_accept=target_accept)
-    how = "slice sampling" if means_only(files) else "NUTS, from a MAP start"
-    typer.echo(f"{how}: {chains} chains of {warmup} + {samples} iterations a task", err=True)
+    sampling: infer.Sampling | Quick
+    if quick:
+        sampling, how = Quick(samples=samples, seed=seed), "a quick look by variational inference: approximate"
+    else:
+        sampling = infer.Sampling(chains=chains, warmup=warmup, samples=samples, seed=seed, target_accept=target_accept)
+        how = "slice sampling" if means_only(files) else "NUTS, from a MAP start"
+        how += f": {chains} chains of {warmup} + {samples} iterations a task"
+    typer.echo(how, err=True)
     say = functools.partial(typer.echo, err=True)
-    tree = fit_tasks(tasks, sampling, files, announce=say, borrowed=borrowed, keep=out)
+    tree = fit_tasks(tasks, sampling, files, announce=say, borrowed=borrowed, keep=None if quick else out)
     save_fit(tree, out, overwrite)
-    remove_unfinished(out, tasks)
+    if not quick:
+        remove_unfinished(out, [data.task for data in tasks])
     report(tree)
-    print(f"fit written to {out}")
-    if not int(tree.attrs["passed"]):
+    print(f"{'approximate ' if quick else ''}fit written to {out}")
+    if not quick and not int(tree.attrs["passed"]):
         print(
             "error: the fit failed its diagnostics and is marked so; try more --warmup and --samples.", file=sys.stderr
         )
         raise typer.Exit(1)
+
+
+def refuse_nuts_options(context: typer.Context) -> None:
+    """Raise TslawError when options that only NUTS has were given."""
+    from tslaw.errors import TslawError
+
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in ("chains", "warmup", "target_accept")
+        if getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"
+    ]
+    if given:
+        raise TslawError(
+            f"{', '.join(given)} is for sampling, and --quick does not sample.",
+            where="--quick",
+            fix="leave one or the other out",
+        )
 
 
 def means_only(files: list[Path]) -> bool:
@@ -232,7 +267,8 @@ def borrowing(prior: str, width: float, files: list[Path]) -> Borrowing:
             expected="a fit of other data",
         )
     if not found.passed:
-        typer.echo(f"warning: {found.path} failed its diagnostics; priors learned from it are no better.", err=True)
+        what = "is approximate (tslaw fit --quick)" if found.approximate else "failed its diagnostics"
+        typer.echo(f"warning: {found.path} {what}; priors learned from it are no better.", err=True)
     return found
 
 
@@ -240,7 +276,7 @@ def report(tree: xr.DataTree) -> None:
     """Print the diagnostics of every task as a table, and what their data could not tell."""
     from rich.table import Table
 
-    from tslaw.fit.fit_file import caveats
+    from tslaw.fit.fit_file import caveats, is_approximate
 
     table = Table(title="diagnostics", title_justify="left")
     columns = (
@@ -263,20 +299,28 @@ def report(tree: xr.DataTree) -> None:
     console().print(table)
     for failure in failures:
         print(f"  failed: {failure}")
+    if is_approximate(tree):
+        print("  approximate: made by tslaw fit --quick; nothing was sampled, so there is nothing to check")
     for task in json.loads(tree.attrs["diagnostics"]):
         for caveat in caveats(tree, task):
             print(f"  note: {task}: {caveat}")
 
 
 def _row(d: dict[str, Any]) -> tuple[str, ...]:
+    approximate = d.get("approximate", False)
     return (
         d["task"],
-        f"{d['rhat']:.3f}",
-        f"{d['ess_bulk']:.0f}",
-        f"{d['ess_tail']:.0f}",
-        f"{d['divergences']} of {d['draws']}",
+        _number(d["rhat"], ".3f"),
+        _number(d["ess_bulk"], ".0f"),
+        _number(d["ess_tail"], ".0f"),
+        "-" if approximate else f"{d['divergences']} of {d['draws']}",
         f"{d['elpd_loo']:.0f} ± {d['elpd_loo_se']:.0f}",
         f"{d['bad_pareto_k']:.1%}",
         f"{d['seconds']:.0f}",
-        "passed" if d["passed"] else "FAILED",
+        "approximate" if approximate else "passed" if d["passed"] else "FAILED",
     )
+
+
+def _number(value: float | None, form: str) -> str:
+    """A number, or a dash for one that is not known (NaN in fits made before it was stored as null)."""
+    return "-" if value is None or value != value else format(value, form)

@@ -45,7 +45,8 @@ def command(
             for i, c in enumerate(found.configurations)
             if found.membership[i] >= min_probability
         ]
-        answers.append({"task": found.task, "batch": batch, "accounting": accounting, "configurations": rows})
+        described = {"task": found.task, "approximate": posterior.approximate, "batch": batch, "accounting": accounting}
+        answers.append(described | {"configurations": rows})
     if as_json:
         print(json.dumps(answers, indent=2))
         return
@@ -57,10 +58,12 @@ def print_table(answer: dict) -> None:
     """One task's frontier as a table."""
     from rich.table import Table
 
+    from tslaw.fit.posterior import marked
     from tslaw.memory import GIB
     from tslaw.units import format_bytes
 
-    table = Table(title=f"{answer['task']}: frontier at batch {answer['batch']:g}", title_justify="left")
+    task = marked(answer["task"], answer["approximate"])
+    table = Table(title=f"{task}: frontier at batch {answer['batch']:g}", title_justify="left")
     for name in ("memory", "model", "weight bits", "tokens", "accuracy", "90% interval", "P(frontier)"):
         table.add_column(name, justify="left" if name == "model" else "right")
     for r in answer["configurations"]:

@@ -24,15 +24,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def posteriors(fit: Path, task: str | None) -> Iterator[Posterior]:
-    """The posterior of `task`, or of every task of the fit; a fit that failed its diagnostics is announced on
-    stderr."""
-    from tslaw.fit.fit_file import caveats, load_posterior, open_fit, task_names
+    """The posterior of `task`, or of every task of the fit; a fit that failed its diagnostics or is
+    approximate is announced on stderr."""
+    from tslaw.fit.fit_file import caveats, distrust, load_posterior, open_fit, task_names
 
     tree = open_fit(fit)
-    if not int(tree.attrs["passed"]):
-        typer.echo(
-            f"warning: {fit} failed its diagnostics; do not trust these numbers (tslaw show says why).", err=True
-        )
+    if reason := distrust(tree):
+        typer.echo(f"warning: {fit} {reason}.", err=True)
     names = [task] if task else task_names(tree)
     for caveat in dict.fromkeys(c for name in names for c in caveats(tree, name)):
         typer.echo(f"note: {fit}: {caveat}.", err=True)

@@ -24,7 +24,7 @@ def command(
     **memory_accuracy**: accuracy against memory with the Pareto frontier. **accuracy_budget**: accuracy against
     thinking tokens, data beside fit. **crossover**: the size above which thinking beats weights, and how sure that is.
     **posterior_predictive**: would a repeat look like the measurement? **trace_rank**: did the chains mix? A fit that
-    failed its diagnostics says so in red below every figure. For example:
+    failed its diagnostics, or is approximate, says so in red below every figure. For example:
 
     `tslaw plot fits/ladder.nc --out plots --weight-bits 8`
     """

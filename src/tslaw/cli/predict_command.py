@@ -31,6 +31,7 @@ def command(
     Of compressed KV caches only a fit made with `tslaw fit --compressed-kv` can say something; kept tokens may be any
     number then, and the interval includes what such a cache may cost one model more than another.
     """
+    from tslaw.fit.posterior import marked
     from tslaw.fit.predict import predict_accuracy
     from tslaw.policy import parse_kv_policy
 
@@ -43,6 +44,7 @@ def command(
             answers.append(
                 {
                     "task": posterior.task,
+                    "approximate": posterior.approximate,
                     "params": params,
                     "weight_bits": weight_bits,
                     "kv_policy": str(policy),
@@ -56,7 +58,8 @@ def command(
         return
     kv = "" if kv_policy == "full" else f"KV cache {policy}, "
     for a in answers:
+        task = marked(a["task"], a["approximate"])
         print(
-            f"{a['task']}, {params:.3g} parameters, {weight_bits:g} bits, {kv}{a['token_budget']} tokens: "
+            f"{task}, {params:.3g} parameters, {weight_bits:g} bits, {kv}{a['token_budget']} tokens: "
             f"accuracy {a['accuracy']:.3f}, 90% interval [{a['interval'][0]:.3f}, {a['interval'][1]:.3f}]"
         )

@@ -52,20 +52,23 @@ def command(
                 }
                 for i, c in enumerate(found.options)
             ]
-            answers.append({"task": posterior.task, "memory_budget_gib": limit / GIB, "options": options})
+            described = {"task": posterior.task, "approximate": posterior.approximate}
+            answers.append(described | {"memory_budget_gib": limit / GIB, "options": options})
     print(json.dumps(answers, indent=2) if as_json else "\n".join(as_text(a) for a in answers))
 
 
 def as_text(answer: dict) -> str:
     """The best option in words, and the runner-up."""
+    from tslaw.fit.posterior import marked
     from tslaw.memory import GIB
     from tslaw.units import format_bytes
 
     best, *others = answer["options"]
     limit = format_bytes(answer["memory_budget_gib"] * GIB)
     low, high = best["interval"]
+    task = marked(answer["task"], answer["approximate"])
     lines = [
-        f"{answer['task']}, {limit} a generation: {_name(best)}: accuracy {best['accuracy']:.3f} "
+        f"{task}, {limit} a generation: {_name(best)}: accuracy {best['accuracy']:.3f} "
         f"[{low:.3f}, {high:.3f}], P(best) {best['p_best']:.2f}, expected regret {best['expected_regret']:.3f}"
     ]
     if others:

@@ -12,20 +12,20 @@ from tslaw.cli.options import AsJson, FitFile
 def command(fit: FitFile, as_json: AsJson = False) -> None:
     """Show a fit's diagnostics, how well it fits the measured accuracies, and where it came from.
 
-    The exit status is 1 if the fit failed them, 0 if it passed. For example:
+    The exit status is 0 if the fit passed them, 1 if it failed or is approximate (`tslaw fit --quick`). For example:
 
     `tslaw show fits/ladder-math.nc`
     """
     from tslaw.cli.fit_command import report
-    from tslaw.fit.fit_file import misfit, open_fit, task_names
+    from tslaw.fit.fit_file import is_approximate, misfit, open_fit, task_names
 
     tree = open_fit(fit)
     made, passed = json.loads(tree.attrs["provenance"]), bool(int(tree.attrs["passed"]))
     if as_json:
         diagnostics = json.loads(tree.attrs["diagnostics"])
         misfits = {name: misfit(tree, name)._asdict() for name in task_names(tree)}
-        found = {"passed": passed, "diagnostics": diagnostics, "misfit": misfits, "provenance": made}
-        print(json.dumps(found, indent=2))
+        verdict = {"passed": passed, "approximate": is_approximate(tree)}
+        print(json.dumps(verdict | {"diagnostics": diagnostics, "misfit": misfits, "provenance": made}, indent=2))
     else:
         report(tree)
         for name in task_names(tree):

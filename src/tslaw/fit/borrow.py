@@ -37,7 +37,6 @@ from tslaw.errors import TslawError
 from tslaw.fit.fit_file import load_posterior, open_fit, task_names
 from tslaw.fit.lengths import length_resolution
 from tslaw.fit.model import Prior, sample_population
-from tslaw.memory import n_params
 
 if TYPE_CHECKING:
     from tslaw.fit.data import TaskData
@@ -112,6 +111,11 @@ class Borrowing:
         """Whether the earlier fit passed its diagnostics."""
         return all(p.passed for p in self._posteriors.values())
 
+    @property
+    def approximate(self) -> bool:
+        """Whether the earlier fit was a quick look."""
+        return any(p.approximate for p in self._posteriors.values())
+
     def sources(self, task: str) -> list[str]:
         """The earlier fit's tasks that `task` learns from."""
         return [task] if task in self._posteriors else list(self._posteriors)
@@ -140,6 +144,7 @@ class Borrowing:
             "fit": self.path.name,
             "sha256": self._hash,
             "passed": int(self.passed),
+            "approximate": int(self.approximate),
             "width": self.width,
             "tasks": {
                 data.task: {
@@ -165,20 +170,15 @@ def _support(fn: Any) -> Support:
     raise TypeError(f"no unconstrained coordinates for {fn}")
 
 
-def _log_sizes(posterior: Posterior) -> np.ndarray:
-    return np.log([n_params(shape) for shape in posterior.shapes.values()])
-
-
 def within_sizes(posterior: Posterior, reference_size: float) -> bool:
     """Whether a size lies among those of a fit."""
-    sizes = _log_sizes(posterior)
-    return bool(sizes.min() <= np.log(reference_size) <= sizes.max())
+    low, high = posterior.log_size_range
+    return bool(low <= np.log(reference_size / posterior.reference_size) <= high)
 
 
 def at_reference(posterior: Posterior, reference_size: float) -> dict[str, np.ndarray]:
     """A fit's population draws with sizes relative to another reference, or to the nearest size it has seen."""
-    sizes = _log_sizes(posterior)
-    shift = float(np.clip(np.log(reference_size), sizes.min(), sizes.max()) - np.log(posterior.reference_size))
+    shift = float(np.clip(np.log(reference_size / posterior.reference_size), *posterior.log_size_range))
     draws = {name: np.asarray(values, float) for name, values in posterior.params.items() if values.ndim == 1}
     moved = draws | {name: draws[name] + shift * draws[slope] for name, slope in TRENDS.items()}
     moved["delta_w"] = draws["delta_w"] * np.exp(-shift * draws["gamma_w"])

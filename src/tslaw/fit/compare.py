@@ -6,10 +6,12 @@ errors and the stacking weights (Yao et al. 2018) are ArviZ's.
 
 from __future__ import annotations
 
+import inspect
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import arviz_stats
@@ -19,8 +21,10 @@ from tslaw.errors import TslawError
 from tslaw.fit.data import TaskData
 from tslaw.fit.diagnostics import Diagnosis, LeftOut, judge, leave_pairs_out
 from tslaw.fit.infer import Draws, Sampling
+from tslaw.fit.nuts import Checkpoint
 from tslaw.fit.predictive import trajectories
 from tslaw.fit.surfaces.protocol import Surface
+from tslaw.fit.unfinished import checkpoint_beside, remove_unfinished
 
 INTERVAL = (0.05, 0.95)
 
@@ -117,10 +121,34 @@ class Comparison:
         return {"task": self.task, "problems": self.n_problems, "pairs": self.n_pairs, "surfaces": rows}
 
 
-def fit_surface(surface: Surface, data: TaskData, sampling: Sampling) -> SurfaceFit:
-    """Fit one surface and find out how well it predicts."""
+def fit_surface(
+    surface: Surface, data: TaskData, sampling: Sampling, checkpoint: Checkpoint | None = None
+) -> SurfaceFit:
+    """Fit one surface and find out how well it predicts; an unfinished run of NUTS is kept in `checkpoint`."""
     started = time.perf_counter()
-    return assess(surface, data, surface.sample(data, sampling), sampling.seed, started)
+    draws = surface.sample(data, sampling, checkpoint) if checkpoint else surface.sample(data, sampling)
+    return assess(surface, data, draws, sampling.seed, started)
+
+
+def run_name(task: str, surface: Surface) -> str:
+    """What the unfinished run of a surface on a task is called."""
+    return f"{task}.{surface.name}"
+
+
+def checkpoint_of(surface: Surface, data: TaskData, sampling: Sampling, keep: Path | None) -> Checkpoint | None:
+    """Where a surface's unfinished run is kept beside `keep`; it is resumed by the same code on the same data.
+
+    None where nothing is to be kept, for a surface that takes no checkpoint, and for one that no file defines: whether
+    it is still the same could not be told.
+    """
+    if keep is None or "checkpoint" not in inspect.signature(surface.sample).parameters:
+        return None
+    try:
+        code = Path(inspect.getfile(type(surface))).read_bytes()
+    except (OSError, TypeError):
+        return None
+    prior = getattr(surface, "prior", None)
+    return checkpoint_beside(keep, run_name(data.task, surface), sampling, data, surface.name, prior, code)
 
 
 def assess(surface: Surface, data: TaskData, draws: Draws, seed: int, started: float | None = None) -> SurfaceFit:
@@ -158,13 +186,25 @@ def compare_surfaces(
     data: TaskData,
     sampling: Sampling,
     announce: Callable[[str], None] = lambda _: None,
+    keep: Path | None = None,
 ) -> Comparison:
-    """Fit every surface to `data` and compare them."""
+    """Fit every surface to `data` and compare them.
+
+    Runs of NUTS are kept beside `keep` until the caller has saved the result (`remove_runs`), and resumed from there.
+    """
     fits = []
     for surface in surfaces:
         announce(f"{data.task}: {surface.name} ({surface.title})")
-        fits.append(fit_surface(surface, data, sampling))
+        checkpoint = checkpoint_of(surface, data, sampling, keep)
+        if checkpoint and checkpoint.load() is not None:
+            announce(f"going on from {checkpoint.path}")
+        fits.append(fit_surface(surface, data, sampling, checkpoint))
     return compare(fits)
+
+
+def remove_runs(keep: Path, surfaces: Sequence[Surface], tasks: Sequence[TaskData]) -> None:
+    """Remove what was kept of a comparison that has been saved."""
+    remove_unfinished(keep, [run_name(data.task, surface) for data in tasks for surface in surfaces])
 
 
 def _arviz_table(fits: dict[str, SurfaceFit]) -> Any:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import tslaw
-from tslaw.errors import TslawError
+from tslaw.atomic import writing
 from tslaw.fit.compare import INTERVAL, Comparison
 from tslaw.fit.fit_file import refuse_existing
 from tslaw.fit.infer import Sampling
@@ -45,23 +43,11 @@ def save_comparisons(
         "sampling": {k: v for k, v in asdict(sampling).items() if k != "progress"},
         "comparisons": [comparison.as_dict() for comparison in comparisons],
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path, "The comparison") as temporary:
         if path.suffix == ".json":
             temporary.write_text(json.dumps(attrs, indent=2) + "\n")
         else:
             as_tree(comparisons, attrs).to_netcdf(temporary, engine="netcdf4")
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # the netCDF library reports a full disk as either
-        raise TslawError(
-            f"The comparison could not be written ({getattr(error, 'strerror', None) or error}); nothing was changed.",
-            where=str(path),
-            fix=f"check the free space and the permissions of {path.parent}",
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     return path
 
 

@@ -38,7 +38,8 @@ class Diagnosis:
 
     `rhat` and `ess_bulk`, `ess_tail` are the worst over the population parameters (the ones every estimand uses),
     `rhat_effects` the worst over the problems' and arms' effects and `slow_effects` the share of them above 1.05;
-    `bad_pareto_k` the share of (model, problem) pairs whose LOO estimate cannot be trusted.
+    `bad_pareto_k` the share of (model, problem) pairs whose LOO estimate cannot be trusted. An `approximate` fit was
+    not sampled: there is nothing to check in its draws, what is checked in others is NaN, and it never passes.
     """
 
     task: str
@@ -55,15 +56,16 @@ class Diagnosis:
     bad_pareto_k: float
     seconds: float
     failures: tuple[str, ...]
+    approximate: bool = False
 
     @property
     def passed(self) -> bool:
         """Whether the fit may be used without a warning."""
-        return not self.failures
+        return not self.failures and not self.approximate
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self) | {"passed": self.passed}
+        """Plain values for JSON, null for what is NaN."""
+        return {k: None if v != v else v for k, v in asdict(self).items()} | {"passed": self.passed}
 
 
 def _worst(data: Any, names: list[str], statistic: Any, pick: Any) -> float:
@@ -124,6 +126,36 @@ def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
     return judge(draws, data.task, left_out.loo, population, EFFECTS), left_out.table(left_out.loo.pareto_k.values)
 
 
+def describe_approximate(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
+    """As `diagnose`, for independent draws of an approximation: LOO is all that can be said, and is no better than the
+    approximation."""
+    left_out, nan = leave_pairs_out(draws.posterior, data), float("nan")
+    loo = left_out.loo
+    diagnosis = Diagnosis(
+        task=data.task,
+        rhat=nan,
+        rhat_effects=nan,
+        slow_effects=nan,
+        ess_bulk=nan,
+        ess_tail=nan,
+        divergences=0,
+        draws=draws.posterior[POPULATION[0]].size,
+        elpd_loo=float(loo.elpd),
+        elpd_loo_se=float(loo.se),
+        p_loo=float(loo.p),
+        bad_pareto_k=_bad_share(loo),
+        seconds=draws.seconds,
+        failures=(),
+        approximate=True,
+    )
+    return diagnosis, left_out.table(loo.pareto_k.values)
+
+
+def _bad_share(loo: Any) -> float:
+    """Of the points whose Pareto k is too high, or not known."""
+    return float((~(np.asarray(loo.pareto_k.values, float) <= BAD_PARETO)).mean())
+
+
 def judge(draws: Draws, task: str, loo: Any, population: Sequence[str], effects: Sequence[str]) -> Diagnosis:
     """Check draws of any surface, given its LOO (`ELPDData`) and the names of its scalars and of its effects."""
     posterior = arviz_base.from_dict({"posterior": draws.posterior})["posterior"].dataset
@@ -136,8 +168,7 @@ def judge(draws: Draws, task: str, loo: Any, population: Sequence[str], effects:
     # Only Hamiltonian samplers diverge.
     divergences = int(draws.sample_stats.get("diverging", np.zeros(0)).sum())
     n_draws = draws.posterior[population[0]].size
-    k = np.asarray(loo.pareto_k.values, float)
-    bad = float((~(k <= BAD_PARETO)).mean())
+    bad = _bad_share(loo)
     checks = {
         # R-hat of a single chain is NaN: not a pass, but nothing that was checked either.
         f"R-hat {rhat:.3f} > {MAX_RHAT}": rhat > MAX_RHAT,

@@ -9,15 +9,14 @@ tokens; everything else as it was.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tslaw.atomic import writing
 from tslaw.errors import TslawError
 from tslaw.fit.cache_terms import kinds_in, site_names
 from tslaw.policy import KVPolicy, parse_kv_policy
@@ -136,6 +135,7 @@ def join_tasks(fits: Sequence[TaskFit | MeansFit], provenance: Mapping[str, Any]
         "schema_version": SCHEMA_VERSION,
         "family": fits[0].data.family,
         "passed": int(all(f.diagnosis.passed for f in fits)),
+        "approximate": int(any(f.diagnosis.approximate for f in fits)),
         "reference_size": fits[0].data.reference_size,
         "model_shapes": json.dumps(shapes),
         "diagnostics": json.dumps({f.data.task: f.diagnosis.as_dict() for f in fits}),
@@ -154,23 +154,11 @@ def save_fit(tree: xr.DataTree, path: str | Path, overwrite: bool = False) -> Pa
     """
     path = Path(path)
     refuse_existing(path, overwrite)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     encoding = {
         f"/{group}": {str(n): _encoding(str(n), v) for n, v in tree[group].data_vars.items()} for group in GROUPS
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path, "The fit") as temporary:
         tree.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # the netCDF library reports a full disk as either
-        raise TslawError(
-            f"The fit could not be written ({getattr(error, 'strerror', None) or error}); nothing was changed.",
-            where=str(path),
-            fix=f"check the free space and the permissions of {path.parent}",
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     return path
 
 
@@ -260,6 +248,20 @@ def misfit(tree: xr.DataTree, task: str) -> Misfit:
     return Misfit(inside, float(np.sqrt((error**2).mean())), float(error[k]), arm, budget)
 
 
+def is_approximate(tree: xr.DataTree) -> bool:
+    """Whether a fit was made by `tslaw fit --quick`."""
+    return bool(int(tree.attrs.get("approximate", 0)))
+
+
+def distrust(tree: xr.DataTree) -> str | None:
+    """Why a fit's numbers are not to be trusted, to be read after its name; None when it passed."""
+    if is_approximate(tree):
+        return "is approximate (tslaw fit --quick), and nothing checked it; for numbers fit without --quick"
+    if not int(tree.attrs["passed"]):
+        return "failed its diagnostics; do not trust these numbers (tslaw show says why)"
+    return None
+
+
 def caveats(tree: xr.DataTree, task: str) -> list[str]:
     """What the data of a task could not tell, a sentence each."""
     return list(json.loads(tree.attrs.get("caveats", "{}")).get(task, []))
@@ -328,6 +330,7 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
         wrong_spread=arms["wrong_spread"].values[present],
         passed=bool(int(tree.attrs["passed"])),
         policies=policies,
+        approximate=is_approximate(tree),
     )
 
 

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 import tslaw
-from tslaw.fit.diagnostics import diagnose
+from tslaw.errors import TslawError
+from tslaw.fit.diagnostics import describe_approximate, diagnose
 from tslaw.fit.fit_file import TaskFit, join_tasks
 from tslaw.fit.infer import Sampling, run_nuts
 from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_file import MeansFit, fit_means
 from tslaw.fit.model import Prior
-from tslaw.fit.nuts import Checkpoint, fingerprint
+from tslaw.fit.nuts import Checkpoint
 from tslaw.fit.predictive import predictive_accuracy
+from tslaw.fit.quick import Quick, run_quick
+from tslaw.fit.unfinished import checkpoint_beside
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,9 +44,16 @@ def fit_task(
     return TaskFit(data, draws, predictive_accuracy(draws, data, sampling.seed), diagnosis, pareto_k)
 
 
+def fit_quickly(data: TaskData, quick: Quick, prior: Prior | None = None) -> TaskFit:
+    """Approximate one task's posterior; the fit is marked so."""
+    draws = run_quick(data, prior or Prior(), quick)
+    diagnosis, pareto_k = describe_approximate(draws, data)
+    return TaskFit(data, draws, predictive_accuracy(draws, data, quick.seed), diagnosis, pareto_k)
+
+
 def fit_tasks(
     tasks: Sequence[TaskData | MeansData],
-    sampling: Sampling,
+    sampling: Sampling | Quick,
     inputs: Sequence[Path] = (),
     prior: Prior | None = None,
     announce: Callable[[str], None] = lambda _: None,
@@ -54,7 +64,11 @@ def fit_tasks(
 
     `inputs` are the files the tasks came from: their hashes go into the provenance. `borrowed` replaces parts of the
     prior, task by task, by what an earlier fit says of them. Runs of NUTS are kept beside `keep` until the caller has
-    saved the result (`remove_unfinished`), and resumed from there.
+    saved the result (`unfinished.remove_unfinished`), and resumed from there; a `Quick` one is not kept.
+
+    Raises
+    ------
+    TslawError : means are to be fitted quickly.
     """
     started, prior = time.perf_counter(), prior or Prior()
     # First of all: while the sampler runs the files may be moved or changed.
@@ -63,10 +77,13 @@ def fit_tasks(
     for data in tasks:
         announce(data.describe())
         own = replace(prior, borrowed=borrowed.of(data)) if borrowed else prior
+        if isinstance(sampling, Quick):
+            fits.append(fit_quickly(_measured(data), sampling, own))
+            continue
         if isinstance(data, MeansData):
             fits.append(fit_means(data, sampling, own))
             continue
-        checkpoint = checkpoint_beside(keep, data, sampling, own) if keep else None
+        checkpoint = checkpoint_beside(keep, data.task, sampling, data, own) if keep else None
         if checkpoint and checkpoint.load() is not None:
             announce(f"going on from {checkpoint.path}")
         fits.append(fit_task(data, sampling, own, checkpoint))
@@ -76,27 +93,23 @@ def fit_tasks(
     return join_tasks(fits, origin)
 
 
-def checkpoint_beside(out: Path, data: TaskData, sampling: Sampling, prior: Prior) -> Checkpoint:
-    """Where a task's unfinished run is kept. It is resumed by the same data, settings, prior and versions only."""
-    versions = [tslaw.__version__, version("jax"), version("numpyro")]
-    return Checkpoint(_unfinished(out, data), fingerprint(data, replace(sampling, progress=False), prior, versions))
+def _measured(data: TaskData | MeansData) -> TaskData:
+    if isinstance(data, MeansData):
+        raise TslawError(
+            "Published means cannot be fitted quickly: their posteriors are far from normal.",
+            where=data.task,
+            expected="measured datasets (.nc)",
+            fix="leave --quick out",
+        )
+    return data
 
 
-def remove_unfinished(out: Path, tasks: Sequence[TaskData | MeansData]) -> None:
-    """Remove what was kept of the runs of a fit that has been saved."""
-    for data in tasks:
-        _unfinished(out, data).unlink(missing_ok=True)
-
-
-def _unfinished(out: Path, data: TaskData | MeansData) -> Path:
-    return out.with_name(f"{out.name}.{data.task}.unfinished.npz")
-
-
-def provenance(inputs: Mapping[str, str], sampling: Sampling, prior: Prior, seconds: float) -> dict[str, Any]:
+def provenance(inputs: Mapping[str, str], sampling: Sampling | Quick, prior: Prior, seconds: float) -> dict[str, Any]:
     """Where a fit came from: inputs by name and hash, settings, versions, date."""
+    method = "variational (approximate)" if isinstance(sampling, Quick) else "sampled"
     return {
         "inputs": dict(inputs),
-        "sampling": {k: v for k, v in asdict(sampling).items() if k != "progress"},
+        "sampling": {"method": method} | {k: v for k, v in asdict(sampling).items() if k != "progress"},
         "prior": asdict(prior),
         "device": jax.devices()[0].device_kind,
         "packages": {"tslaw": tslaw.__version__} | {name: version(name) for name in PACKAGES},

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,9 @@ AUXILIARY = (
     "trajectories",
 )
 """Sampled sites that the derived ones say again in the surface's own terms; they are not kept."""
+
+Energy = Callable[[Array], tuple[Array, Array]]
+"""From a vector of unconstrained sites (parameter,) to the potential energy and its gradient (parameter,)."""
 
 
 @dataclass(frozen=True)
@@ -139,19 +142,21 @@ def dense_sites(data: TaskData) -> tuple[str, ...]:
     return tuple(sorted({*DENSE, *cache_sites(data)}))
 
 
-def flat_gradient(data: TaskData, prior: Prior, start: dict[str, Array]) -> Callable[[Array], Array]:
-    """The gradient of the potential energy over all unconstrained sites in one vector, in the order of `ravel_pytree`.
+def flat_energy(data: TaskData, prior: Prior, start: dict[str, Array]) -> Energy:
+    """The potential energy and its gradient over all unconstrained sites in one vector, in the order of `ravel_pytree`.
 
-    Compiled once for the MAP and the Laplace approximation: compiling takes longer than anything they compute.
+    Compiled once for all that happens outside of NUTS: compiling takes longer than anything it computes there.
     """
     _, unravel = ravel_pytree(start)
-    return jax.jit(jax.grad(lambda z: potential_energy(task_model, (data, prior), {}, unravel(z))))
+    return jax.jit(jax.value_and_grad(lambda z: potential_energy(task_model, (data, prior), {}, unravel(z))))
 
 
-def map_start(start: dict[str, Array], gradient: Callable[[Array], Array], steps: int) -> dict[str, Array]:
-    """The most probable unconstrained parameters at the scales of `start`, by Adam with a cosine schedule."""
+def map_start(
+    start: dict[str, Array], gradient: Callable[[Array], Array], steps: int, fixed: Collection[str]
+) -> dict[str, Array]:
+    """The most probable unconstrained parameters with the `fixed` ones as they are, by Adam with a cosine schedule."""
     flat, unravel = ravel_pytree(start)
-    free, _ = ravel_pytree({k: jnp.full_like(v, k not in MAP_SCALES) for k, v in start.items()})
+    free, _ = ravel_pytree({k: jnp.full_like(v, k not in fixed) for k, v in start.items()})
     optimiser = optax.chain(
         optax.clip_by_global_norm(1e3), optax.adam(optax.cosine_decay_schedule(0.05, steps, alpha=0.02))
     )
@@ -182,22 +187,25 @@ def laplace_covariance(start: dict[str, Array], gradient: Callable[[Array], Arra
     return (axes / np.maximum(curvature, 1.0)) @ axes.T
 
 
+def places(start: dict[str, Array], names: tuple[str, ...]) -> np.ndarray:
+    """Where sites stand in the vector that `ravel_pytree` makes of `start`, site after site."""
+    flat, unravel = ravel_pytree(start)
+    index = unravel(jnp.arange(len(flat), dtype=float))
+    return np.concatenate([np.ravel(index[name]) for name in names]).astype(int)
+
+
 def starting_mass(
-    start: dict[str, Array], covariance: np.ndarray, dense: tuple[str, ...] = DENSE
+    start: dict[str, Array], covariance: np.ndarray, dense: tuple[str, ...]
 ) -> dict[tuple[str, ...], Array]:
     """The inverse mass matrix to begin with: dense in the sites `dense`, diagonal in the others.
 
     With unit masses instead, nine tenths of all gradients went into the first hundred iterations of the warm-up.
     """
-    _, unravel = ravel_pytree(start)
-    index = unravel(jnp.arange(len(covariance), dtype=float))
-
-    def places(names: tuple[str, ...]) -> np.ndarray:
-        return np.concatenate([np.ravel(index[n]) for n in names]).astype(int)
-
-    few, effects = places(dense), tuple(sorted(set(start) - set(dense)))
-    diagonal = np.diag(covariance)[places(effects)]
-    return {dense: jnp.asarray(covariance[np.ix_(few, few)]), effects: jnp.asarray(diagonal)}
+    together, effects = places(start, dense), tuple(sorted(set(start) - set(dense)))
+    mass = {dense: jnp.asarray(covariance[np.ix_(together, together)])}
+    if effects:
+        mass[effects] = jnp.asarray(np.diag(covariance)[places(start, effects)])
+    return mass
 
 
 def chain_starts(start: dict[str, Array], covariance: np.ndarray, chains: int, seed: int) -> dict[str, Array]:
@@ -222,24 +230,48 @@ def constrained(z: dict[str, np.ndarray], data: TaskData, prior: Prior) -> dict[
     return {k: np.asarray(v) for k, v in found.items() if k not in AUXILIARY}
 
 
+class Laplace(NamedTuple):
+    """A normal approximation over all unconstrained sites: its mode, its covariance (parameter, parameter) in the order
+    of `ravel_pytree`, and the `energy` that it approximates, from such vectors to the potential and its gradient."""
+
+    mode: dict[str, Array]
+    covariance: np.ndarray
+    energy: Energy
+
+
+def laplace(data: TaskData, prior: Prior, map_steps: int) -> Laplace:
+    """Where one task's inference starts: the MAP at fixed scales, and the curvature there."""
+    rough = unconstrain_fn(sample_parameters, (data, prior), {}, rough_start(data, prior))
+    energy = flat_energy(data, prior, rough)
+
+    def gradient(z: Array) -> Array:
+        return energy(z)[1]
+
+    mode = map_start(rough, gradient, map_steps, MAP_SCALES)
+    return Laplace(mode, laplace_covariance(mode, gradient), energy)
+
+
+def posterior_of(z: dict[str, np.ndarray], data: TaskData, prior: Prior, seed: int) -> dict[str, np.ndarray]:
+    """Everything that is kept of unconstrained draws, with lengths drawn given them: (chain, draw, ...) arrays."""
+    posterior = constrained(z, data, prior)
+    effect = effects_of_arms(posterior, data)
+    return posterior | draw_lengths({**posterior, "effect": effect}, data, seed + 3)._asdict()
+
+
 def run_nuts(data: TaskData, prior: Prior, sampling: Sampling, checkpoint: Checkpoint | None = None) -> Draws:
     """Fit one task. An unfinished run is kept in `checkpoint`, and resumed from there."""
     started = time.perf_counter()
-    rough = unconstrain_fn(sample_parameters, (data, prior), {}, rough_start(data, prior))
-    gradient = flat_gradient(data, prior, rough)
-    start = map_start(rough, gradient, sampling.map_steps)
-    covariance = laplace_covariance(start, gradient)
+    start, covariance, _ = laplace(data, prior, sampling.map_steps)
+    dense = dense_sites(data)
     chains = sample_chains(
         lambda z: potential_energy(task_model, (data, prior), {}, z),
         chain_starts(start, covariance, sampling.chains, sampling.seed),
-        starting_mass(start, covariance, dense_sites(data)),
-        dense_sites(data),
+        starting_mass(start, covariance, dense),
+        dense,
         sampling,
         checkpoint,
     )
-    posterior = constrained(chains.z, data, prior)
-    effect = effects_of_arms(posterior, data)
-    posterior |= draw_lengths({**posterior, "effect": effect}, data, sampling.seed + 3)._asdict()
+    posterior = posterior_of(chains.z, data, prior, sampling.seed)
     names = {"num_steps": "n_steps", "accept_prob": "acceptance_rate", "potential_energy": "lp"}
     stats = {names.get(k, k): (-v if k == "potential_energy" else v) for k, v in chains.stats.items()}
     return Draws(posterior, stats, time.perf_counter() - started)

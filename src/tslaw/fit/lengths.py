@@ -141,7 +141,7 @@ def _row_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGr
     shift = surface.log_length(params, x, bits, traits.mu) - params["mu0"]
     mean_log_length = jnp.asarray(grid.log_length) + shift[:, None]
     longer = jnp.asarray(grid.log_length) - params["mu0"]
-    late = surface.late_share(params, longer, x[:, None], bits[:, None], traits.late[:, None])
+    late = surface.late_share(params, longer, x[:, None], bits[:, None], jnp.asarray(traits.late)[:, None])
     finished = cache_arms.finished(params, data, mean_log_length, late)
     if_solvable = lik.state_probabilities(jnp.ones(finished.shape[:-1]), finished)
     slip = surface.slip_rate(params, x, traits.slip)

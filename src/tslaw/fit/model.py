@@ -225,10 +225,12 @@ class Group(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """Logits at the largest budgets and their information, (model, problem) each."""
+    """Logits at the largest budgets, shrunk to be finite, and their information; and the information on both sides,
+    which is none where all trajectories did the same: (model, problem) each."""
 
     logit: np.ndarray
     information: np.ndarray
+    two_sided: np.ndarray
 
 
 def groups(data: TaskData, prior: Prior) -> tuple[Group, Group]:
@@ -250,7 +252,8 @@ def _seen(data: TaskData, model: np.ndarray, member: np.ndarray) -> _Seen:
     models = range(int(model.max()) + 1)
     right, total = (np.stack([c[member & (model == m)].sum(axis=0) for m in models]) for c in (right, total))
     share = (right + 0.5) / (total + 1.0)
-    return _Seen(np.log(share / (1.0 - share)), (total + 1.0) * share * (1.0 - share))
+    two_sided = right * (total - right) / np.maximum(total, 1.0)
+    return _Seen(np.log(share / (1.0 - share)), (total + 1.0) * share * (1.0 - share), two_sided)
 
 
 def _typical_variance(residuals: np.ndarray, noise: np.ndarray) -> float:
@@ -259,7 +262,7 @@ def _typical_variance(residuals: np.ndarray, noise: np.ndarray) -> float:
 
 
 def _group(model: np.ndarray, seen: _Seen, variance: float, sd_misfit: tuple[float, float]) -> Group:
-    effect = seen.information * variance / (1.0 + seen.information * variance)
+    effect = seen.two_sided * variance / (1.0 + seen.two_sided * variance)
     of_model = (effect / variance).sum(axis=1) * (sd_misfit[0] * np.exp(QUARTILE * sd_misfit[1])) ** 2
     return Group(model, of_model / (1.0 + of_model), effect, seen.logit)
 
@@ -312,7 +315,7 @@ def state_table(params: dict[str, Array], data: TaskData) -> Array:
     longer = surface.problem_length(params)[None, :] + params["own_length"]
     traits = arm_traits(params, data)
     mean_log_length = surface.log_length(params, x, bits, traits.mu)[:, None] + longer
-    late = surface.late_share(params, longer, x[:, None], bits[:, None], traits.late[:, None])
+    late = surface.late_share(params, longer, x[:, None], bits[:, None], jnp.asarray(traits.late)[:, None])
     finished = cache_arms.finished(params, data, mean_log_length, late)
     quantized = surface.weight_bit_shape(bits, params["kappa_w"])
     effect = surface.own_effect(params["model_effect"], params["quantization_effect"], quantized, data.model_index())

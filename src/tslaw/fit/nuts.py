@@ -2,12 +2,15 @@
 
 Chains run side by side: a device each where there are as many devices (`numpyro.set_host_device_count` makes them on a
 CPU), vectorised on one GPU, one after the other elsewhere. A block is compiled once, for warm-up and sampling alike.
+
+The metric is learned from all chains together, and shrunk to the one before. Learned by each chain from its own few
+draws, as usual, the dense part of some seventy parameters is so noisy that after the first windows of a warm-up of a
+few hundred iterations trajectories were ten times longer than before them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,19 +19,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from numpyro.infer import NUTS
+from numpyro.infer.hmc_util import dual_averaging
+
+from tslaw.atomic import replacing
 
 if TYPE_CHECKING:
     from tslaw.fit.infer import Sampling
 
 BLOCK = 10
+LEARNING = (0.15, 0.35, 0.6, 0.85)
+"""Parts of the warm-up after which the metric is learned anew, from what was drawn since the one before."""
+FIRST_SKIPPED = 0.4
+"""The part of the draws before the first of them that is still on the way from the start."""
+PRIOR_DRAWS = 5
+"""Draws that a variance's former value counts for; a dense block's counts for as many as it has parameters."""
 SECONDS_BETWEEN_SAVES = 60.0
 FIELDS = ("z", "diverging", "accept_prob", "num_steps", "energy", "potential_energy")
 
 Positions = dict[str, Array]
+Metric = dict[tuple[str, ...], Array]
 Potential = Callable[[Positions], Array]
+Show = Callable[[int, str], None]
+"""How many iterations are done, and what else there is to say."""
 
 
 class Chains(NamedTuple):
@@ -57,12 +73,9 @@ class Checkpoint:
 
     def save(self, leaves: list[np.ndarray]) -> None:
         """Replace what was kept."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
-            named: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(leaves)}
+        named: dict[str, Any] = {f"leaf{i}": leaf for i, leaf in enumerate(leaves)}
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
             np.savez(file, key=np.array(self.key), **named)
-        temporary.replace(self.path)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -90,7 +103,7 @@ def for_every_chain(function: Callable[..., Any], chains: int) -> Callable[..., 
 def sample_chains(
     potential: Potential,
     starts: Positions,
-    inverse_mass: dict[tuple[str, ...], Array],
+    inverse_mass: Metric,
     dense: tuple[str, ...],
     sampling: Sampling,
     checkpoint: Checkpoint | None = None,
@@ -103,15 +116,25 @@ def sample_chains(
     dense : the names whose metric is dense; the others' is diagonal.
     checkpoint : where to keep the run once a minute, and from where to resume it.
     """
-    kernel = NUTS(
-        potential_fn=potential,
-        target_accept_prob=sampling.target_accept,
-        dense_mass=[dense],
-        inverse_mass_matrix=inverse_mass,
-    )
 
-    def begin(key: Array, z: Positions) -> Any:
-        return kernel.init(key, sampling.warmup, z, (), {})
+    def nuts(metric: Metric) -> NUTS:
+        return NUTS(
+            potential_fn=potential,
+            target_accept_prob=sampling.target_accept,
+            dense_mass=[dense],
+            inverse_mass_matrix=metric,
+            adapt_mass_matrix=False,
+        )
+
+    def begin(key: Array, z: Positions, metric: Metric) -> Any:
+        return nuts(metric).init(key, sampling.warmup, z, (), {})
+
+    def retuned(state: Any, metric: Metric) -> Any:
+        """The same place and number of iterations, another metric, and the search for a step size begun anew."""
+        tuned, step_size = begin(state.rng_key, state.z, metric).adapt_state, state.adapt_state.step_size
+        search = dual_averaging()[0](jnp.log(10.0 * step_size))
+        kept = {name: getattr(state.adapt_state, name) for name in ("window_idx", "rng_key", "mm_state")}
+        return state._replace(adapt_state=tuned._replace(step_size=step_size, ss_state=search, **kept))
 
     def advance(state: Any) -> tuple[Any, dict[str, Any]]:
         def step(state: Any, _: None) -> tuple[Any, dict[str, Any]]:
@@ -121,20 +144,56 @@ def sample_chains(
         return lax.scan(step, state, None, length=BLOCK)
 
     keys = jax.random.split(jax.random.PRNGKey(sampling.seed + 2), sampling.chains)
-    begin, advance = (for_every_chain(f, sampling.chains) for f in (begin, advance))
-    run = _Run.resumed(checkpoint, jax.eval_shape(begin, keys, starts), advance) or _Run(begin(keys, starts), [])
+    first = (keys, starts, for_chains(inverse_mass, sampling.chains))
+    kernel = nuts(inverse_mass)
+    one = jax.tree.map(lambda leaf: leaf[0], (keys, starts))
+    jax.eval_shape(lambda key, z: kernel.init(key, sampling.warmup, z, (), {}), *one)  # sets the kernel up
+    begin_all, advance_all, retune_all = (for_every_chain(f, sampling.chains) for f in (begin, advance, retuned))
+    run = _Run.resumed(checkpoint, jax.eval_shape(begin_all, *first), advance_all) or _Run(begin_all(*first), [])
     total, saved = sampling.warmup + sampling.samples, time.monotonic()
+    lessons = lesson_blocks(sampling.warmup)
     with progress_bar(total, sampling.progress) as show:
         while (done := BLOCK * len(run.blocks)) < total:
-            show(done, run.blocks)
-            state, block = advance(run.state)
+            show(done, _how_they_move(run.blocks))
+            state, block = advance_all(run.state)
             run = _Run(state, [*run.blocks, jax.tree.map(np.asarray, block)])
+            if since := lessons.get(len(run.blocks)):
+                metric = jax.tree.map(lambda leaf: np.asarray(leaf)[0], state.adapt_state.inverse_mass_matrix)
+                metric = learned_metric(joined(run.blocks[since:])["z"], metric)
+                run = _Run(retune_all(state, for_chains(metric, sampling.chains)), run.blocks)
             if checkpoint and (time.monotonic() - saved > SECONDS_BETWEEN_SAVES or done + BLOCK >= total):
                 checkpoint.save(run.leaves())
                 saved = time.monotonic()
-        show(total, run.blocks)
+        show(total, _how_they_move(run.blocks))
     kept = jax.tree.map(lambda leaf: leaf[:, sampling.warmup : total], joined(run.blocks))
     return Chains(kept.pop("z"), kept)
+
+
+def lesson_blocks(warmup: int) -> dict[int, int]:
+    """After how many blocks the metric is learned, and how many of them are too old to learn from."""
+    ends = [round(part * warmup / BLOCK) for part in LEARNING]
+    starts = [round(FIRST_SKIPPED * ends[0]), *ends[:-1]]
+    return {end: max(start, 1) for start, end in zip(starts, ends, strict=True) if end > max(start, 1)}
+
+
+def learned_metric(z: dict[str, np.ndarray], former: Metric) -> Metric:
+    """Inverse masses from draws (chain, draw, ...) of all chains together, shrunk to the former ones: the covariance of
+    the names of a matrix, variances for a vector."""
+    found: dict[tuple[str, ...], Array] = {}
+    for names, before in former.items():
+        drawn = np.concatenate([z[name].reshape(*z[name].shape[:2], -1) for name in names], axis=-1)
+        flat = drawn.reshape(-1, drawn.shape[-1])
+        own = np.cov(flat, rowvar=False, bias=True) if np.ndim(before) == 2 else flat.var(axis=0)
+        weight = np.shape(before)[0] if np.ndim(before) == 2 else PRIOR_DRAWS
+        found[names] = jnp.asarray(
+            (len(flat) * np.reshape(own, np.shape(before)) + weight * before) / (len(flat) + weight)
+        )
+    return found
+
+
+def for_chains(metric: Metric, chains: int) -> Metric:
+    """The same metric for every chain, as arrays with a leading axis of chains."""
+    return {names: jnp.broadcast_to(matrix, (chains, *matrix.shape)) for names, matrix in metric.items()}
 
 
 def joined(blocks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -167,11 +226,18 @@ class _Run(NamedTuple):
         return cls(jax.tree.unflatten(jax.tree.structure(state), leaves[:n_state]), blocks)
 
 
+def _how_they_move(blocks: list[dict[str, Any]]) -> str:
+    if not blocks:
+        return "compiling"
+    steps, divergent = blocks[-1]["num_steps"].mean(), sum(int(b["diverging"].sum()) for b in blocks)
+    return f"{steps:.0f} steps a draw, {divergent} divergent, warm-up included"
+
+
 @contextmanager
-def progress_bar(total: int, wanted: bool) -> Iterator[Callable[[int, list[dict[str, Any]]], None]]:
-    """A bar on the terminal that counts iterations and says how the chains move, or nothing."""
+def progress_bar(total: int, wanted: bool) -> Iterator[Show]:
+    """A bar on the terminal that counts iterations and says something beside, or nothing at all."""
     if not wanted:
-        yield lambda done, blocks: None
+        yield lambda done, text: None
         return
     from rich import progress
     from rich.console import Console
@@ -179,12 +245,5 @@ def progress_bar(total: int, wanted: bool) -> Iterator[Callable[[int, list[dict[
     names = ("BarColumn", "MofNCompleteColumn", "TimeElapsedColumn", "TimeRemainingColumn")
     columns = (*(getattr(progress, name)() for name in names), progress.TextColumn("{task.description}"))
     with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("compiling", total=total)
-
-        def show(done: int, blocks: list[dict[str, Any]]) -> None:
-            if blocks:
-                steps, divergent = blocks[-1]["num_steps"].mean(), sum(int(b["diverging"].sum()) for b in blocks)
-                bar.update(task, description=f"{steps:.0f} steps a draw, {divergent} divergent, warm-up included")
-            bar.update(task, completed=done)
-
-        yield show
+        task = bar.add_task("", total=total)
+        yield lambda done, text: bar.update(task, completed=done, description=text)

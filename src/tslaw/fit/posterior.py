@@ -23,6 +23,11 @@ PROBLEM_EFFECTS = ("difficulty", "length")
 MODEL_EFFECTS = ("model_effect", "quantization_effect")
 
 
+def marked(task: str, approximate: bool) -> str:
+    """The name of a task, with a mark if what is said of it is approximate."""
+    return f"{task} (approximate)" if approximate else task
+
+
 class FamilyArm(NamedTuple):
     """A model at a weight bit width that was measured; bytes of weights and of KV cache a kept token."""
 
@@ -55,11 +60,17 @@ class Posterior:
     wrong_spread: np.ndarray
     passed: bool
     policies: tuple[KVPolicy, ...] = ()
+    approximate: bool = False
 
     @property
     def cache_kinds(self) -> tuple[str, ...]:
         """The kinds of KV compression that were fitted."""
         return kinds_in(self.policies)
+
+    @property
+    def title(self) -> str:
+        """The task's name, marked if the fit is approximate: for the head of every answer that people read."""
+        return marked(self.task, self.approximate)
 
     @property
     def n_draws(self) -> int:
@@ -79,6 +90,12 @@ class Posterior:
     def log_size(self, model: str) -> float:
         """x of a model of the family."""
         return float(np.log(n_params(self.shapes[model]) / self.reference_size))
+
+    @property
+    def log_size_range(self) -> tuple[float, float]:
+        """x of the smallest model and of the largest."""
+        sizes = [self.log_size(model) for model in self.shapes]
+        return min(sizes), max(sizes)
 
     def family_arms(self, accounting: Accounting, compressed: bool = False) -> list[FamilyArm]:
         """The measured arms with a full KV cache, with `compressed` all of them, ordered by weight bytes."""

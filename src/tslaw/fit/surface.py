@@ -83,10 +83,10 @@ class Traits(NamedTuple):
     """How far a model lies off the family's trends: in log length, the logit of the share that comes late, the log
     rate of relapses, the logit of the slip rate. Each broadcasts against the log sizes it is used with."""
 
-    mu: Array | float = 0.0
-    late: Array | float = 0.0
-    relapse: Array | float = 0.0
-    slip: Array | float = 0.0
+    mu: Array | np.ndarray | float = 0.0
+    late: Array | np.ndarray | float = 0.0
+    relapse: Array | np.ndarray | float = 0.0
+    slip: Array | np.ndarray | float = 0.0
 
 
 ON_TREND = Traits()
@@ -117,7 +117,7 @@ def ability(params: Params, x: Array, bits: Array) -> Array:
     return params["theta0"] + params["alpha"] * x - penalty * jnp.exp(-params["gamma_w"] * x)
 
 
-def log_length(params: Params, x: Array, bits: Array, own: Array | float = 0.0) -> Array:
+def log_length(params: Params, x: Array, bits: Array, own: Array | np.ndarray | float = 0.0) -> Array:
     """mu: the mean log thinking length an average problem needs, in log tokens; `own` is the model's.
 
     mu2 is what 4 bits add to it. Were it a multiple of delta_w(b) instead, the two would be known only as a product.
@@ -125,7 +125,7 @@ def log_length(params: Params, x: Array, bits: Array, own: Array | float = 0.0) 
     return params["mu0"] + params["mu1"] * x + params["mu2"] * weight_bit_shape(bits, params["kappa_w"]) + own
 
 
-def slip_rate(params: Params, x: Array, own: Array | float = 0.0) -> Array:
+def slip_rate(params: Params, x: Array, own: Array | np.ndarray | float = 0.0) -> Array:
     """The chance that a probe of a solved trajectory is answered wrongly; it may change with size."""
     return sigmoid(params["slip0"] + params["slip1"] * x + own)
 
@@ -135,7 +135,7 @@ def problem_length(params: Params) -> Array:
     return params["rho"] * params["difficulty"] + params["length"]
 
 
-def solve_probability(theta: Array, difficulty: Array, own: Array | float = 0.0) -> Array:
+def solve_probability(theta: Array, difficulty: Array, own: Array | np.ndarray | float = 0.0) -> Array:
     """q for every pair: `theta` (arm,), `difficulty` (problem,) and the arms' own effects c give (arm, problem)."""
     return sigmoid(theta[..., :, None] - difficulty[..., None, :] + own)
 
@@ -172,7 +172,7 @@ def late_spread(params: Params) -> Array:
     return jnp.hypot(params["sigma_len"], 0.5 * params["late_delay"])
 
 
-def late_share(params: Params, longer: Array, x: Array, bits: Array, own: Array | float = 0.0) -> Array:
+def late_share(params: Params, longer: Array, x: Array, bits: Array, own: Array | np.ndarray | float = 0.0) -> Array:
     """l: the share of solutions that come late, for problems that are `longer` than average by so many log tokens; all
     broadcast. What takes more steps goes wrong more often the first time."""
     quantized = weight_bit_shape(bits, params["kappa_w"])
@@ -216,7 +216,7 @@ def _terms(
     return (1.0 - late) * first, late * after
 
 
-def relapse_rate(params: Params, x: Array, bits: Array, own: Array | float = 0.0) -> Array:
+def relapse_rate(params: Params, x: Array, bits: Array, own: Array | np.ndarray | float = 0.0) -> Array:
     """kappa: relapses and recoveries a unit of the clock; `x` and `bits` broadcast."""
     quantized = weight_bit_shape(bits, params["kappa_w"])
     return jnp.exp(params["relapse0"] + params["relapse1"] * x + params["relapse2"] * quantized + own)

@@ -19,22 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tslaw.atomic import flush_to_disk, replacing
 from tslaw.errors import TslawError
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write a file that appears whole or not at all, and survives a crash once this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        flush_to_disk(temporary)
 
 
 def read_json(path: Path) -> Any:

@@ -162,7 +162,7 @@ def binomial_interval(
 def new_figure(view: TaskView, height: float) -> tuple[Figure, SubFigure]:
     """A figure of the page's width and the part of it to draw in, `height` inches tall.
 
-    Below that part stands a red note if the fit did not pass its diagnostics, in room of its own.
+    Below that part stands a red note if the fit is approximate or did not pass its diagnostics, in room of its own.
     """
     note = _failure_note(view)
     below = 0.08 + 0.15 * len(note) if note else 0.0
@@ -179,5 +179,7 @@ def new_figure(view: TaskView, height: float) -> tuple[Figure, SubFigure]:
 def _failure_note(view: TaskView) -> list[str]:
     if view.posterior.passed:
         return []
+    if view.posterior.approximate:
+        return ["Approximate: a quick look by variational inference (tslaw fit --quick), which nothing checked."]
     reasons = "; ".join(view.failures) or "in another task of the same fit"
     return textwrap.wrap(f"This fit did not pass its diagnostics: {reasons}.", 100)

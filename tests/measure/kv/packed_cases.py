@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,10 +35,27 @@ ON_A_GPU = ("wide heads", "8 bits", "2 bits, wide", "odd group", "odd heads", "s
 """Every case is compiled anew; those with smaller groups are not for a GPU (`layout.check_group`)."""
 
 
-def compare(name: str, kind: str, device: str) -> dict[str, float]:
+KERNELS = ("entries", "parts")
+CANDIDATES = (
+    ("entries", (64, 4, 2)),
+    ("entries", (64, 4, 2, 32)),
+    ("entries", (64, 4, 3, 32)),
+    ("parts", (64, 4, 2, 32)),
+    ("parts", (64, 4, 3, 32)),
+    ("parts", (64, 4, 4, 32)),
+    ("parts", (64, 4, 2, 16)),
+    ("parts", (64, 4, 3, 16)),
+    ("parts", (32, 4, 3, 32)),
+    ("parts", (64, 8, 2, 32)),
+)
+"""Kernels and `Shape`s that `timed` compares in decoding; `Shape`s of `parts` in a prefill."""
+PREFILL_CANDIDATES = ((64, 8, 2, 32), (32, 8, 2, 32))
+
+
+def compare(name: str, kind: str, device: str, kernel: str) -> dict[str, float]:
     """Over the steps of a case: largest error of an output, bytes of the cache and counts that differ.
 
-    The kernels run on `device`, the stand-ins on the CPU.
+    The kernels run on `device`, `kernel` among them, the stand-ins on the CPU.
     """
     import packed_reference
     import torch
@@ -57,7 +76,8 @@ def compare(name: str, kind: str, device: str) -> dict[str, float]:
     caches, tables = [cache.clone().to(place) for place in places], [table.to(place) for place in places]
     changed = [torch.zeros((), dtype=torch.int64, device=place) for place in places]
     doers = (ModuleType("kernels"), packed_reference)
-    doers[0].pack, doers[0].store, doers[0].attend = write.pack, write.store, attention.attend  # type: ignore[attr-defined]
+    doers[0].pack, doers[0].store = write.pack, write.store  # type: ignore[attr-defined]
+    doers[0].attend = partial(attention.attend, kernel=kernel)  # type: ignore[attr-defined]
     done, error = [0] * n, 0.0
     for counts in steps:
         done = [a + b for a, b in zip(done, counts, strict=True)]
@@ -102,8 +122,8 @@ def advance(doer: Any, layout: Any, cache: Any, table: Any, done: Any, counts: A
 
 def timed(bits: int, n: int, length: int) -> dict[str, float]:
     """Milliseconds that one layer in the shape of Qwen3-0.6B takes on a GPU: `decode` in a step of n sequences of
-    `length` tokens (and of that, `store` and, compiled in several ways, `attend`), `pack` of n groups, `prefill` of a
-    sequence's last 8192 tokens at once."""
+    `length` tokens by every kernel (and of that, `store` and, compiled in several ways, `attend`, whose output is as
+    far as `off` says from that of `entries`), `pack` of n groups, `prefill` of a sequence's last 8192 tokens."""
     import numpy as np
     import torch
 
@@ -134,12 +154,18 @@ def timed(bits: int, n: int, length: int) -> dict[str, float]:
     # the ring holds random bytes, NaN among them: the values that it ought to hold
     filling = step_of([length - 2] * n, [layout.window] * n)
     write.store(layout, pages, filling[2], filling[3], table, filling[0].stores)
-    found["decode"] = milliseconds(lambda: run(decoding, pages, queries, keys, values, 0.09, output), 20)
-    found["finite"] = float(output.isfinite().all())
+    for kernel in KERNELS:
+        how = f"decode {kernel}"
+        found[how] = milliseconds(lambda k=kernel: run(decoding, pages, queries, keys, values, 0.09, output, k), 20)
     given = (layout, pages, queries, keys, values, table, decoding.singles, True, decoding.longest, 0.09, output)
-    for shape in (attention.DECODING, (32, 4, 3), (64, 8, 2)):
-        name = "attend " + "-".join(str(x) for x in shape)
-        found[name] = milliseconds(lambda shape=shape: attention.attend(*given, attention.Shape(*shape)), 20)
+    attention.attend(*given, kernel="entries")
+    found["finite"], wanted = float(output.isfinite().all()), output.clone()
+    for kernel, sizes in CANDIDATES:
+        name, shape = f"attend {kernel} {'-'.join(str(x) for x in sizes)}", attention.Shape(*sizes)
+        output.zero_()
+        found[name] = milliseconds(lambda k=kernel, x=shape: attention.attend(*given, x, k), 20)
+        found[f"{name}: off"] = float((output.float() - wanted.float()).abs().nan_to_num(1e9).max())
+    found["largest output"] = float(wanted.abs().max())
     found["store"] = milliseconds(lambda: write.store(layout, pages, keys, values, table, decoding.stores), 20)
     packing = step_of([length] * n, [1] * n)
     changed = torch.zeros((), dtype=torch.int64, device="cuda")
@@ -147,8 +173,14 @@ def timed(bits: int, n: int, length: int) -> dict[str, float]:
     found["pack"] = milliseconds(lambda: write.pack(layout, pages, keys, values, table, groups, changed), 20)
     chunk = min(8192, length)
     prefill = step_of([length], [chunk])
-    found["prefill"] = milliseconds(lambda: run(*prefill[:1], pages, *prefill[1:4], 0.09, prefill[4]), 3)
-    return {name: round(value, 4) for name, value in found.items()}
+    for kernel in KERNELS:
+        how = f"prefill {kernel}"
+        found[how] = milliseconds(lambda k=kernel: run(*prefill[:1], pages, *prefill[1:4], 0.09, prefill[4], k), 3)
+    for sizes in PREFILL_CANDIDATES:
+        name, shape = f"prefill's attend parts {'-'.join(str(x) for x in sizes)}", attention.Shape(*sizes)
+        given = (layout, pages, *prefill[1:4], table, prefill[0].tiles, False, length, 0.09, prefill[4])
+        found[name] = milliseconds(lambda g=given, x=shape: attention.attend(*g, x, "parts"), 3)
+    return {name: round(value, 5) for name, value in found.items()}
 
 
 def milliseconds(work: Any, times: int) -> float:
@@ -168,11 +200,12 @@ def milliseconds(work: Any, times: int) -> float:
 
 def main(out: Path) -> None:
     os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
-    found = {}
-    for name in CASES:
+    found: dict[str, Any] = {}
+    for name, kernel in itertools.product(CASES, KERNELS):
         kind = "float32" if name.startswith("split") else "float16"  # the interpreter multiplies no bfloat16
         start = time.monotonic()
-        found[name] = {**compare(name, kind, "cpu"), "seconds": time.monotonic() - start}
+        seen = compare(name, kind, "cpu", kernel)
+        found[f"{name}, {kernel}"] = {**seen, "seconds": time.monotonic() - start}
     out.write_text(json.dumps(found))
 
 

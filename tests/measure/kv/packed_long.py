@@ -1,8 +1,8 @@
 """Decoding of long sequences through a packed cache, compared with plain attention on rounded keys and values.
 
 Where `packed_cases` compares kernels with slow stand-ins, which read the same pages, nothing here knows of pages: the
-reference is `Quantized.rounded` and a softmax. `python packed_long.py OUT.json` runs a small version on the CPU, with
-Triton's interpreter.
+reference is `Quantized.rounded` and a softmax. `python packed_long.py OUT.json KERNEL` runs a small version on the CPU,
+with Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ NEARNESS = 4.0
 """Standard deviation of the products that the softmax sees: some tokens of thousands count, outputs are of order 1."""
 
 
-def compare(case: Long, kind: str, device: str) -> dict[str, float]:
+def compare(case: Long, kind: str, device: str, kernel: str) -> dict[str, float]:
     """Over all decoding steps: `error`, the largest error of an output; `prefill_error`, that of the last tokens of
     the prefill. `splits`: programs that share a sequence's KV head. `least_share`: how far off, at its largest, an
     output would be if the share of one of them were left out, for the share that matters least.
     """
     import torch
 
-    from tslaw.measure.kv.packed.attend import splits_of
+    from tslaw.measure.kv.packed.attend import splits_of, usual_shape
     from tslaw.measure.kv.packed.layout import PageLayout
     from tslaw.measure.kv.packed.pages import Pages
     from tslaw.measure.kv.packed.step import prepare, run
@@ -69,7 +69,7 @@ def compare(case: Long, kind: str, device: str) -> dict[str, float]:
         rows = [torch.cat([x[i, some] for i, some in enumerate(new)]) for x in (queries, keys, values)]
         ends, output = [a + c for a, c in zip(starts, counts, strict=True)], torch.empty_like(rows[0])
         bounds = [sum(counts[:i]) for i in range(n + 1)]
-        run(prepare(layout, ends, bounds, table, heads, device), pages, *rows, scale, output)
+        run(prepare(layout, ends, bounds, table, heads, device), pages, *rows, scale, output, kernel)
         return output
 
     done, last = [0] * n, [torch.empty(0)] * n
@@ -79,7 +79,7 @@ def compare(case: Long, kind: str, device: str) -> dict[str, float]:
             last[i] = part[-1] if counts[i] else last[i]
         done = [d + c for d, c in zip(done, counts, strict=True)]
     found = {"error": 0.0, "prefill_error": 0.0, "least_share": float("inf")}
-    found["splits"] = splits_of(layout, n, longest)
+    found["splits"] = splits_of(layout, n, longest, usual_shape(kernel, True))
     for i in range(n):
         wanted, _ = plain(case, queries[i], keys[i], values[i], done[i], scale, 1)
         found["prefill_error"] = max(found["prefill_error"], apart(last[i], wanted))
@@ -129,4 +129,4 @@ def seen_of(x: Any, old: int, quantizer: Any, sharing: int) -> Any:
 
 if __name__ == "__main__":
     os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
-    Path(sys.argv[1]).write_text(json.dumps(compare(SMALL_CASE, "float32", "cpu")))
+    Path(sys.argv[1]).write_text(json.dumps(compare(SMALL_CASE, "float32", "cpu", sys.argv[2])))

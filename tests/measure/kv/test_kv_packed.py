@@ -16,7 +16,7 @@ pytest.importorskip("triton")
 import torch
 
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[2] / "reference")]
-from packed_cases import CASES
+from packed_cases import CASES, KERNELS
 
 from tslaw.errors import TslawError
 from tslaw.measure.kv.packed.layout import PageLayout, block_size_of, check_group
@@ -106,17 +106,19 @@ def interpreted(tmp_path_factory):
     return json.loads(out.read_text())
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", CASES)
-def test_the_kernels_do_what_is_written_down_slowly(interpreted, name):
-    seen = interpreted[name]
+def test_the_kernels_do_what_is_written_down_slowly(interpreted, name, kernel):
+    seen = interpreted[f"{name}, {kernel}"]
     assert seen["error"] < 0.004
     assert (seen["bytes"], seen["apart"]) == (0, 0)
     assert seen["changed"] > 0
 
 
-def test_long_sequences_decode_as_plain_attention_on_rounded_values_says(tmp_path):
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_long_sequences_decode_as_plain_attention_on_rounded_values_says(tmp_path, kernel):
     out = tmp_path / "long.json"
-    command = [sys.executable, str(Path(__file__).parent / "packed_long.py"), str(out)]
+    command = [sys.executable, str(Path(__file__).parent / "packed_long.py"), str(out), kernel]
     subprocess.run(command, check=True, env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
     seen = json.loads(out.read_text())
     assert max(seen["error"], seen["prefill_error"]) < 1e-4

@@ -148,7 +148,7 @@ class LogitSurface(NutsSurface):
         draw = {
             "guess": dist.Beta(1.0 + weight * data.chance, 9.0 + weight * (1.0 - data.chance)),
             "sd_difficulty": dist.HalfNormal(prior.sd_difficulty),
-            "sd_misfit": dist.HalfNormal(prior.sd_misfit),
+            "sd_misfit": dist.LogNormal(np.log(prior.sd_misfit[0]), prior.sd_misfit[1]),
             "sd_effect": dist.HalfNormal(prior.sd_effect),
             "sd_trajectory": dist.HalfNormal(SD_TRAJECTORY),
         }

@@ -11,6 +11,7 @@ from tslaw.fit import infer, loo
 from tslaw.fit.data import TaskData
 from tslaw.fit.diagnostics import EFFECTS
 from tslaw.fit.model import Prior, task_model
+from tslaw.fit.nuts import Checkpoint
 from tslaw.fit.predictive import replicated_probes
 
 
@@ -27,9 +28,9 @@ class Mechanistic:
         """Priors, surface, likelihood; problems' lengths are summed out."""
         task_model(data, self.prior)
 
-    def sample(self, data: TaskData, sampling: infer.Sampling) -> infer.Draws:
-        """NUTS from a MAP start with a metric from its Laplace approximation."""
-        return infer.run_nuts(data, self.prior, sampling)
+    def sample(self, data: TaskData, sampling: infer.Sampling, checkpoint: Checkpoint | None = None) -> infer.Draws:
+        """NUTS from a MAP start with a metric from its Laplace approximation; see `infer.run_nuts`."""
+        return infer.run_nuts(data, self.prior, sampling, checkpoint)
 
     def left_out_log_likelihood(self, posterior: dict[str, np.ndarray], data: TaskData) -> np.ndarray:
         """(chain, draw, model, problem): the pair's two effects and the lengths are integrated out."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws, Sampling
+from tslaw.fit.nuts import Checkpoint
 
 
 @runtime_checkable
@@ -32,8 +33,12 @@ class Surface(Protocol):
     def model(self, data: TaskData) -> None:
         """The NumPyro model of one task: priors and likelihood of everything in `data`."""
 
-    def sample(self, data: TaskData, sampling: Sampling) -> Draws:
-        """Posterior draws; `tslaw.fit.surfaces.sampling.NutsSurface` does it for any NumPyro model."""
+    def sample(self, data: TaskData, sampling: Sampling, checkpoint: Checkpoint | None = None) -> Draws:
+        """Posterior draws; `tslaw.fit.surfaces.sampling.NutsSurface` does it for any NumPyro model.
+
+        `checkpoint` is where an unfinished run may be kept, and resumed from. It is not given to a `sample` without
+        such an argument.
+        """
 
     def left_out_log_likelihood(self, posterior: dict[str, np.ndarray], data: TaskData) -> np.ndarray:
         """Log-likelihood of all that each model did on each problem, given everything else: (chain, draw, model,

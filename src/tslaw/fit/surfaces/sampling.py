@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.flatten_util import ravel_pytree
 from numpyro.distributions import biject_to
 from numpyro.handlers import seed, substitute, trace
@@ -18,8 +17,8 @@ from numpyro.infer.util import constrain_fn, potential_energy
 
 from tslaw.errors import TslawError
 from tslaw.fit.data import TaskData
-from tslaw.fit.infer import Draws, Sampling, chain_starts, laplace_covariance
-from tslaw.fit.nuts import sample_chains
+from tslaw.fit.infer import Draws, Sampling, chain_starts, laplace_covariance, map_start, starting_mass
+from tslaw.fit.nuts import Checkpoint, sample_chains
 
 STATISTICS = {"accept_prob": "acceptance_rate", "num_steps": "n_steps", "potential_energy": "lp"}
 """NumPyro's names and ArviZ's, where they differ."""
@@ -43,9 +42,9 @@ class NutsSurface:
         """Values of sampled sites to start from; sites that are left out start at their prior's median."""
         return {}
 
-    def sample(self, data: TaskData, sampling: Sampling) -> Draws:
-        """Posterior draws by NUTS."""
-        return run_nuts(self.model, data, sampling, self.start(data), self.auxiliary, self.scales)
+    def sample(self, data: TaskData, sampling: Sampling, checkpoint: Checkpoint | None = None) -> Draws:
+        """Posterior draws by NUTS; an unfinished run is kept in `checkpoint`, and resumed from there."""
+        return run_nuts(self.model, data, sampling, self.start(data), self.auxiliary, self.scales, checkpoint)
 
 
 def run_nuts(
@@ -55,6 +54,7 @@ def run_nuts(
     start: Mapping[str, Any],
     auxiliary: tuple[str, ...] = (),
     scales: tuple[str, ...] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> Draws:
     """Draw from `model`'s posterior: a MAP start, its Laplace approximation for starts and metric, then NUTS.
 
@@ -72,48 +72,23 @@ def run_nuts(
     rough = unconstrained_start(model, data, start, jax.random.PRNGKey(sampling.seed))
     _, unravel = ravel_pytree(rough)
     gradient = jax.jit(jax.grad(lambda z: potential(unravel(z))))
-    here = map_start(rough, gradient, scales, sampling.map_steps)
-    covariance = laplace_covariance(here, gradient)
-    scalars, metric = starting_metric(here, covariance)
+    here = map_start(rough, gradient, sampling.map_steps, scales)
+    covariance, scalars = laplace_covariance(here, gradient), scalars_of(here)
     starts = chain_starts(here, covariance, sampling.chains, sampling.seed)
-    chains = sample_chains(potential, starts, metric, scalars, sampling)
+    metric = starting_mass(here, covariance, scalars)
+    chains = sample_chains(potential, starts, metric, scalars, sampling, checkpoint)
     samples = jax.jit(lambda z: constrain_fn(model, (data,), {}, z, return_deterministic=True, batch_ndims=2))(chains.z)
     posterior = {name: np.asarray(values) for name, values in samples.items() if name not in auxiliary}
     stats = {STATISTICS.get(name, name): values for name, values in chains.stats.items()}
     return Draws(posterior, stats | {"lp": -stats["lp"]}, time.perf_counter() - started)
 
 
-def map_start(
-    rough: dict[str, jax.Array], gradient: Callable[[jax.Array], jax.Array], scales: tuple[str, ...], steps: int
-) -> dict[str, jax.Array]:
-    """The most probable unconstrained parameters with `scales` as they are, by Adam with a cosine schedule."""
-    flat, unravel = ravel_pytree(rough)
-    free, _ = ravel_pytree({name: jnp.full_like(value, name not in scales) for name, value in rough.items()})
-    schedule = optax.cosine_decay_schedule(0.05, steps, alpha=0.02)
-    optimiser = optax.chain(optax.clip_by_global_norm(1e3), optax.adam(schedule))
-    state, update = optimiser.init(flat), jax.jit(optimiser.update)
-    for _ in range(steps):
-        updates, state = update(gradient(flat) * free, state, flat)
-        flat = flat + updates
-    return dict(unravel(flat))
-
-
-def starting_metric(here: dict[str, jax.Array], covariance: np.ndarray) -> tuple[tuple[str, ...], Any]:
-    """The names of all scalars, and the inverse mass matrix to begin with: dense in them, diagonal in the others."""
-    _, unravel = ravel_pytree(here)
-    index = unravel(jnp.arange(len(covariance), dtype=float))
+def scalars_of(here: Mapping[str, jax.Array]) -> tuple[str, ...]:
+    """The names of all sites with one number; TslawError when there are none."""
     scalars = tuple(sorted(name for name, value in here.items() if jnp.size(value) == 1))
-    others = tuple(sorted(set(here) - set(scalars)))
     if not scalars:
         raise TslawError("This surface's model has no scalar parameter.", expected="at least one sampled scalar")
-
-    def places(names: tuple[str, ...]) -> np.ndarray:
-        return np.concatenate([np.ravel(index[name]) for name in names]).astype(int)
-
-    metric = {scalars: jnp.asarray(covariance[np.ix_(places(scalars), places(scalars))])}
-    if others:
-        metric[others] = jnp.asarray(np.diag(covariance)[places(others)])
-    return scalars, metric
+    return scalars
 
 
 def unconstrained_start(

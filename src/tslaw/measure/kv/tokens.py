@@ -40,7 +40,8 @@ class TokenTable:
     def put(self, slots: Any, ids: Any, n_slots: int) -> None:
         """Note the tokens ids (rows,) in slots (rows,) of n_slots that there are."""
         if self._ids is None:
-            self._ids = torch.zeros(n_slots, dtype=torch.int32, device=slots.device)
+            # One more than there are: -1, vLLM's slot of rows that are not to be stored, must not be a sequence's.
+            self._ids = torch.zeros(n_slots + 1, dtype=torch.int32, device=slots.device)
         self._ids[slots] = ids.to(torch.int32)
 
     def seeds(self, slots: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from tslaw.measure.kv.packed.parts import attend_parts
 from tslaw.measure.kv.packed.pieces import exact_places, exact_tile, packed_tile, page_scales
 
 
@@ -27,6 +28,8 @@ def attend_kernel(
     values,
     codes,
     scales,
+    words,
+    pairs,
     exact,
     table,
     tiles,
@@ -58,9 +61,14 @@ def attend_kernel(
     DIM: tl.constexpr,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
+    EXACT_TOKENS: tl.constexpr,
     WHOLE: tl.constexpr,
+    WORD_BITS: tl.constexpr,
 ):
-    """Program (tile, KV head, split): a share of the tile's keys. WHOLE: all of them; the output is written."""
+    """Program (tile, KV head, split): a share of the tile's keys. WHOLE: all of them; the output is written.
+
+    WORD_BITS : of the words in which `attend_parts` reads packed pages; 0 for keys and values unpacked entry by entry.
+    """
     tile, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     request, row, position = tl.load(tiles + tile * 5), tl.load(tiles + tile * 5 + 1), tl.load(tiles + tile * 5 + 2)
     count, start = tl.load(tiles + tile * 5 + 3), tl.load(tiles + tile * 5 + 4)
@@ -68,39 +76,48 @@ def attend_kernel(
     keys += head * key_head_stride
     values += head * value_head_stride
 
-    lines, dims, places = tl.arange(0, ROWS), tl.arange(0, DIM), tl.arange(0, TOKENS)
+    lines, dims, exact_ones = tl.arange(0, ROWS), tl.arange(0, DIM), tl.arange(0, EXACT_TOKENS)
     later = lines // SHARING  # a line is a query of the tile and one of the heads that share the KV head
     mine = (later < count)[:, None] & (dims < HEAD_DIM)[None, :]
     heads = head * SHARING + lines % SHARING
     rows = (row + later).to(tl.int64)
     query_places = rows * query_stride + heads * query_head_stride
-    query = tl.load(queries + query_places[:, None] + dims[None, :], mask=mine, other=0.0)
 
     per_group: tl.constexpr = (GROUP + TOKENS - 1) // TOKENS
     packed_groups = tl.maximum(position - RESIDUAL, 0) // GROUP
     first_exact, stop = packed_groups * GROUP, position + count
     n_packed = packed_groups * per_group
-    n_tiles = n_packed + tl.cdiv(stop - first_exact, TOKENS)
+    n_tiles = n_packed + tl.cdiv(stop - first_exact, EXACT_TOKENS)
     share = tl.cdiv(n_tiles, splits)
     begin = split * share
     end = tl.minimum(begin + share, n_tiles)
 
-    most = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
-    found = tl.zeros([ROWS, DIM], tl.float32)
-    for number in range(begin, tl.minimum(end, n_packed)):
-        column = tl.minimum(EXACT_PAGES + number // per_group, table_width - 1)  # vLLM warms up with odd lengths
-        base = (tl.load(table + column).to(tl.int64) * KV_HEADS + head) * HEAD_BYTES
-        tokens = number % per_group * TOKENS + places
-        key_scale, value_scale = page_scales(scales, base, BITS, GROUP, HEAD_DIM, DIM)
-        key = packed_tile(codes, key_scale, base, tokens, 0, BITS, GROUP, HEAD_DIM, DIM).to(query.dtype)
-        value = packed_tile(codes, value_scale, base, tokens, 1, BITS, GROUP, HEAD_DIM, DIM).to(query.dtype)
-        scores = tl.dot(query, tl.trans(key), input_precision="ieee") * factor
-        if GROUP % TOKENS != 0:
-            scores = tl.where((tokens < GROUP)[None, :], scores, float("-inf"))
-        most, total, found = folded(scores, value, most, total, found)
+    if WORD_BITS != 0:
+        most, total, found = attend_parts(
+            queries, query_places, later < count, words, pairs, table, table_width, head,
+            begin, tl.minimum(end, n_packed), factor,
+            BITS, WORD_BITS, GROUP, KV_HEADS, HEAD_DIM, HEAD_BYTES, EXACT_PAGES, DIM, ROWS, TOKENS,
+        )  # fmt: skip
+        query = tl.load(queries + query_places[:, None] + dims[None, :], mask=mine, other=0.0)
+    else:
+        query = tl.load(queries + query_places[:, None] + dims[None, :], mask=mine, other=0.0)
+        places = tl.arange(0, TOKENS)
+        most = tl.full([ROWS], float("-inf"), tl.float32)
+        total = tl.zeros([ROWS], tl.float32)
+        found = tl.zeros([ROWS, DIM], tl.float32)
+        for number in range(begin, tl.minimum(end, n_packed)):
+            column = tl.minimum(EXACT_PAGES + number // per_group, table_width - 1)  # vLLM warms up with odd lengths
+            base = (tl.load(table + column).to(tl.int64) * KV_HEADS + head) * HEAD_BYTES
+            tokens = number % per_group * TOKENS + places
+            key_scale, value_scale = page_scales(scales, base, BITS, GROUP, HEAD_DIM, DIM)
+            key = packed_tile(codes, key_scale, base, tokens, 0, BITS, GROUP, HEAD_DIM, DIM).to(query.dtype)
+            value = packed_tile(codes, value_scale, base, tokens, 1, BITS, GROUP, HEAD_DIM, DIM).to(query.dtype)
+            scores = tl.dot(query, tl.trans(key), input_precision="ieee") * factor
+            if GROUP % TOKENS != 0:
+                scores = tl.where((tokens < GROUP)[None, :], scores, float("-inf"))
+            most, total, found = folded(scores, value, most, total, found)
     for number in tl.range(tl.maximum(begin, n_packed), end, num_stages=1):  # few: not worth the memory to look ahead
-        tokens = first_exact + (number - n_packed) * TOKENS + places
+        tokens = first_exact + (number - n_packed) * EXACT_TOKENS + exact_ones
         old, new = tokens < start, (tokens >= start) & (tokens < stop)
         slots = tokens % (RESIDUAL + GROUP)
         ring = exact_places(table, slots, old, head, KV_HEADS, HEAD_ITEMS, EXACT_PER_PAGE, HEAD_DIM)

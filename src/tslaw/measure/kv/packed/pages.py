@@ -8,11 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Pages:
-    """The same memory three times, flat: codes (uint8), scales (float16) and exact tokens (the model's type)."""
+    """The same memory, flat: codes (uint8), scales (float16), exact tokens (the model's type); and for the kernel that
+    reads more at once, words of codes (int16) and a channel's pair of scales (int32)."""
 
     codes: Any
     scales: Any
     exact: Any
+    words: Any
+    pairs: Any
 
     @classmethod
     def of(cls, cache: Any, dtype: Any) -> Pages:
@@ -20,4 +23,4 @@ class Pages:
         import torch
 
         flat = cache.view(-1)
-        return cls(flat, flat.view(torch.float16), flat.view(dtype))
+        return cls(flat, flat.view(torch.float16), flat.view(dtype), flat.view(torch.int16), flat.view(torch.int32))

@@ -52,10 +52,20 @@ def _sent(plan: Plan, device: Any) -> list[Any]:
     return [part[: x.size].view(x.shape) for part, x in zip(parts, arrays, strict=True)]
 
 
-def run(step: PackedStep, pages: Pages, queries: Any, keys: Any, values: Any, scale: float, output: Any) -> None:
+def run(
+    step: PackedStep,
+    pages: Pages,
+    queries: Any,
+    keys: Any,
+    values: Any,
+    scale: float,
+    output: Any,
+    kernel: str | None = None,
+) -> None:
     """One layer's part of a step.
 
     queries and output : (rows, heads, head_dim). keys and values : (rows, kv_heads, head_dim), not in the cache yet.
+    kernel : see `attend`.
     """
     layout, table = step.layout, step.table
     if len(step.groups):
@@ -63,7 +73,9 @@ def run(step: PackedStep, pages: Pages, queries: Any, keys: Any, values: Any, sc
         pack(layout, pages, keys, values, table, step.groups, EFFECTS.changed_on(queries.device))
     for tiles, single in ((step.singles, True), (step.tiles, False)):
         if len(tiles):
-            attend(layout, pages, queries, keys, values, table, tiles, single, step.longest, scale, output)
+            attend(
+                layout, pages, queries, keys, values, table, tiles, single, step.longest, scale, output, kernel=kernel
+            )
     if len(step.stores):  # with no exact window, a step may end without an exact token
         store(layout, pages, keys, values, table, step.stores)
 
