@@ -16,7 +16,7 @@ from tslaw.errors import TslawError
 if TYPE_CHECKING:
     import xarray as xr
 
-_SAME_ATTRS = ("family", "task", "task_version", "task_chance", "temperature", "top_p", "shared_trajectories")
+SAME_ATTRS = ("family", "task", "task_version", "task_chance", "temperature", "top_p", "shared_trajectories")
 _SAME_COORDS = ("budget", "problem", "level")
 _JOINED_ATTRS = ("engine", "engine_version", "device")
 
@@ -58,7 +58,7 @@ def merge(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
 
 
 def _refuse_different(first: xr.Dataset, other: xr.Dataset, position: int) -> None:
-    for name in _SAME_ATTRS:
+    for name in SAME_ATTRS:
         if first.attrs[name] != other.attrs[name]:
             raise TslawError(
                 f"Datasets with different {name} cannot be merged.",

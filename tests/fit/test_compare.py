@@ -29,11 +29,11 @@ from tslaw.fit.compare import (
     fit_surface,
     remove_runs,
     rms_misfit,
-    some_problems,
 )
 from tslaw.fit.data import TaskData
 from tslaw.fit.diagnostics import leave_pairs_out
 from tslaw.fit.nuts import Checkpoint
+from tslaw.fit.subset import some_problems
 from tslaw.fit.surfaces.mechanistic import SURFACE as MECHANISTIC
 from tslaw.fit.surfaces.plain import SURFACE as PLAIN
 from tslaw.fit.surfaces.registry import load_surface

@@ -30,6 +30,7 @@ def test_each_task_comes_back_as_it_went_in(two_fits, fit_path) -> None:
         data, found = fit.data, load_posterior(tree, fit.data.task)
         assert (found.family, found.task, found.passed) == (data.family, data.task, False)
         assert found.shapes == data.shapes
+        assert found.policies == ()
         assert found.reference_size == data.reference_size
         assert np.array_equal(found.budgets, data.budgets)
         order = [data.arms.index(arm) for arm in found.arms]

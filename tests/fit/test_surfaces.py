@@ -15,9 +15,10 @@ from simulated import correct_of, template, with_outcomes
 from surface_truths import plain_truth
 
 from tslaw.errors import TslawError
-from tslaw.fit.compare import replicas_of, some_problems
+from tslaw.fit.compare import replicas_of
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws
+from tslaw.fit.subset import some_problems
 from tslaw.fit.surfaces.plain import SURFACE as PLAIN
 from tslaw.fit.surfaces.protocol import Surface
 from tslaw.fit.surfaces.registry import BUILT_IN, check_model, load_surface, load_surfaces

@@ -18,13 +18,16 @@ def probe(outcome: int, solved: bool, guess: float, slip: float) -> float:
     return {1: right, 0: 1.0 - right}.get(outcome, 1.0)
 
 
-def chain_probability(path: Sequence[bool], moment: int, decay: Sequence[float], kept: float) -> float:
+def chain_probability(
+    path: Sequence[bool], moment: int, decay: Sequence[float], kept: float | Sequence[float]
+) -> float:
     """Chance that a trajectory solved in interval `moment` is right (True) or lost at each budget from there on."""
     chance = 1.0
     for k, right in enumerate(path, start=moment):
         left = decay[k] ** 0.5 if k == moment else decay[k]
         was_right = k == moment or path[k - 1 - moment]
-        p = kept + (1.0 - kept) * left if was_right else kept * (1.0 - left)
+        stays = kept if isinstance(kept, float) else kept[k]
+        p = stays + (1.0 - stays) * left if was_right else stays * (1.0 - left)
         chance *= p if right else 1.0 - p
     return chance
 
@@ -36,7 +39,7 @@ def pattern_probability(
     guess: float,
     slip: float,
     decay: Sequence[float],
-    kept: float,
+    kept: float | Sequence[float],
 ) -> float:
     """Over every moment of solving and every way to be right and lost after it."""
     total, n = 0.0, len(pattern)

@@ -130,6 +130,7 @@ def as_posterior(params: Mapping[str, np.ndarray], data: TaskData) -> Posterior:
         reference_size=data.reference_size,
         wrong_spread=data.wrong_spread,
         passed=True,
+        policies=data.policies,
     )
 
 

@@ -70,9 +70,10 @@ def command(
     from tslaw.fit import infer
 
     infer.prepare_jax(chains)
-    from tslaw.fit.compare import compare_surfaces, remove_runs, some_problems
+    from tslaw.fit.compare import compare_surfaces, remove_runs
     from tslaw.fit.compare_file import save_comparisons
     from tslaw.fit.data import tasks_data
+    from tslaw.fit.subset import some_problems
     from tslaw.fit.surfaces.registry import BUILT_IN, check_model, load_surfaces
 
     tasks = [some_problems(data, problems, seed) for data in _chosen(tasks_data(datasets), task)]

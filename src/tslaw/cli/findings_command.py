@@ -27,9 +27,10 @@ def command(
     """Ask a fit which of the paper's findings hold for its family, as probabilities.
 
     **1** Is there an effective size above which thinking to saturation beats a bigger model? **2** Which weight bits
-    are best at a memory budget? **3** From which memory on does a majority vote pay? Findings 4 to 6 (latency,
-    compressed caches) cannot be asked of a surface of full caches. Votes are derived from the fitted accuracies and
-    from how wrong answers agree, not fitted. For example:
+    are best at a memory budget? **3** From which memory on does a majority vote pay? **5** Does KV compression advance
+    the frontier? **6** Above which effective size does eviction stop beating rounding? The last two need a fit that
+    holds compressed caches (`tslaw fit --compressed-kv`); finding 4 (latency) is not part of the surface. Votes are
+    derived from the fitted accuracies and from how wrong answers agree, not fitted. For example:
 
     `tslaw findings fits/ladder-math.nc`
     """
@@ -73,6 +74,39 @@ def answer(posterior: Posterior, batch: float, accounting: Any) -> dict[str, Any
             "effective_size_there": _summary(voters.onset_size(2)),
             "memory_from_which_8_or_more": _summary(voters.onset(8)),
         },
+        "kv_compression": caches(posterior, batch, accounting) if posterior.cache_kinds else None,
+    }
+
+
+def caches(posterior: Posterior, batch: float, accounting: Any) -> dict[str, Any]:
+    """Findings 5 and 6; gains are of accuracy, averaged over log memory."""
+    from tslaw.fit.cache_findings import cache_frontier, evicted_against_rounded, eviction_threshold
+
+    found, contrasts = cache_frontier(posterior, batch, accounting), evicted_against_rounded(posterior, accounting)
+    allowed = {"any": tuple(k for k in found.best if k != "full")} | {k: (k,) for k in found.best if k != "full"}
+    average = {name: found.gain(kinds).mean(axis=1) for name, kinds in allowed.items()}
+    chances, threshold = found.p_best(), eviction_threshold(contrasts)
+    return {
+        "average_gain": {
+            name: {"median_and_hdi": _interval(gain), "p_over_1_point": float((gain > 0.01).mean())}
+            for name, gain in average.items()
+        },
+        "p_best": [
+            {"memory": float(found.memory[k]), "p": {kind: float(p[k]) for kind, p in chances.items()}}
+            for k in _shown(len(found.memory))
+        ],
+        "eviction_minus_rounding": [
+            {
+                "model": c.model,
+                "weight_bits": c.weight_bits,
+                "effective_size": c.weight,
+                "kept": c.kept.astype(int).tolist(),
+                "mean_difference": _interval(c.difference.mean(axis=1)),
+                "p_ahead": float((c.difference.mean(axis=1) > 0).mean()),
+            }
+            for c in contrasts
+        ],
+        "size_above_which_eviction_is_no_better": None if threshold is None else _summary(threshold),
     }
 
 
@@ -100,8 +134,35 @@ def as_text(found: dict[str, Any]) -> str:
     voters = found["voters"]
     lines.append("3. From which memory on does a majority vote pay?")
     lines += ["   not known: the fit rests on published means"] if voters is None else _vote_lines(voters)
-    lines.append("4.-6. not asked: latency, KV eviction and KV quantization are not part of the fitted surface")
+    lines.append("4. not asked: latency is not part of the fitted surface")
+    if found["kv_compression"] is None:
+        lines.append("5.-6. not asked: the fit holds full KV caches only (tslaw fit --compressed-kv)")
+    else:
+        lines += _cache_lines(found["kv_compression"])
     return "\n".join(lines)
+
+
+def _cache_lines(found: dict[str, Any]) -> list[str]:
+    lines = ["5. Does KV compression advance the frontier?"]
+    for name, gain in found["average_gain"].items():
+        middle, low, high = gain["median_and_hdi"]
+        lines.append(
+            f"   {name} allowed: {middle:+.3f} [{low:+.3f}, {high:+.3f}] accuracy on average over log memory; "
+            f"P(more than a point) = {gain['p_over_1_point']:.3f}"
+        )
+    lines += _table(found, "cache")
+    lines.append("6. Above which effective size does eviction stop beating rounding at equal memory?")
+    for c in found["eviction_minus_rounding"]:
+        middle, low, high = c["mean_difference"]
+        lines.append(
+            f"   {c['model']} at {c['weight_bits']:g} bits: eviction minus rounding {middle:+.3f} "
+            f"[{low:+.3f}, {high:+.3f}]; P(ahead) = {c['p_ahead']:.3f}"
+        )
+    threshold = found["size_above_which_eviction_is_no_better"]
+    if threshold is None:
+        return [*lines, "   not known: fewer than two sizes have both kinds"]
+    chances = f"P(below all) = {threshold['p_below']:.3f}, P(above all) = {threshold['p_above']:.3f}"
+    return [*lines, f"   {_words(threshold)}; {chances}"]
 
 
 def _vote_lines(voters: dict[str, Any]) -> list[str]:
@@ -116,9 +177,14 @@ def _vote_lines(voters: dict[str, Any]) -> list[str]:
 def _by_memory(found: BestOption) -> dict[str, Any]:
     """P(best) of every option at some memories within the range."""
     chances, names = found.p_best(), [f"{option:g}" for option in found.options]
-    shown = np.linspace(0, len(found.memory) - 1, SHOWN_MEMORIES + 2).round().astype(int)[1:-1]
+    shown = _shown(len(found.memory))
     rows = [{"memory": float(found.memory[k]), "p": dict(zip(names, chances[k].tolist(), strict=True))} for k in shown]
     return {"p_best": rows}
+
+
+def _shown(n: int) -> np.ndarray:
+    """Places of the memories that are shown, of `n`."""
+    return np.linspace(0, n - 1, SHOWN_MEMORIES + 2).round().astype(int)[1:-1]
 
 
 def _table(found: dict[str, Any], what: str) -> list[str]:

@@ -47,6 +47,21 @@ def command(
     task: Annotated[
         list[str] | None, typer.Option(help="Fit only this task; may be repeated.", show_default="all")
     ] = None,
+    compressed_kv: Annotated[
+        bool,
+        typer.Option("--compressed-kv", help="Fit arms with compressed KV caches too, and what compression costs."),
+    ] = False,
+    weight_bits: Annotated[
+        list[float] | None,
+        typer.Option(help="Fit only arms with these weight bits; may be repeated.", show_default="all"),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Fit only this model; may be repeated.", show_default="all")
+    ] = None,
+    problems: Annotated[
+        int | None,
+        typer.Option(min=2, help="Only so many problems, drawn at random: takes less time.", show_default="all"),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A quick look instead of NUTS: approximate, and marked so for good.")
     ] = False,
@@ -61,6 +76,12 @@ def command(
     parameter's prior becomes that posterior, made wider by how much families may differ; what belongs to a task or its
     problems is not taken over unless the task is the same.
 
+    **--compressed-kv**: arms whose KV cache is evicted or rounded are left out unless this is said. With it files of
+    one task are joined (problems and budgets that one lacks count as not measured there), as compressed and full caches
+    are usually measured in different runs. Every task needs some full caches: what compression costs is what it costs
+    beside those. Use --problems, --weight-bits and --model first: compressed arms are many, and the time is in their
+    trajectories.
+
     **--quick**: a normal distribution fitted to the posterior by variational inference, a small part of the work of
     NUTS. Nothing checks it: medians are rough, and intervals often too narrow. The fit is marked as approximate, every
     command that asks it says so, and `tslaw show` never says that it passed.
@@ -71,12 +92,15 @@ def command(
 
     `tslaw fit measurements/ladder-math.nc measurements/ladder-knowledge.nc --out fits/ladder.nc`
 
+    `tslaw fit measurements/ladder-knowledge.nc measurements/kv/ladder-knowledge.nc --compressed-kv --weight-bits 16
+    --problems 16 --out kv.nc`
+
     `tslaw fit measurements/published/qwen3.csv --prior fits/published/r1-distill-qwen.nc --out fits/qwen3.nc`
     """
     from tslaw.fit.fit_file import refuse_existing, save_fit
 
     refuse_existing(out, overwrite)
-    load = reader(files)
+    load = reader(files, compressed_kv)
     if quick:
         refuse_nuts_options(context)
     from tslaw.fit import infer
@@ -86,12 +110,14 @@ def command(
     from tslaw.fit.quick import Quick
     from tslaw.fit.unfinished import remove_unfinished
 
-    tasks = chosen(load(), task)
+    tasks = reduced(chosen(load(), task), weight_bits, model, problems, seed)
     borrowed = borrowing(prior, prior_width, files) if prior else None
     for data in tasks:
         if data.left_out:
             typer.echo(
-                f"{data.task}: arms with a compressed KV cache are left out: {', '.join(data.left_out)}", err=True
+                f"{data.task}: arms with a compressed KV cache are left out (--compressed-kv keeps them): "
+                f"{', '.join(data.left_out)}",
+                err=True,
             )
     sampling: infer.Sampling | Quick
     if quick:
@@ -148,7 +174,7 @@ def means_only(files: list[Path]) -> bool:
     return any(tables)
 
 
-def reader(files: list[Path]) -> Callable[[], list[Any]]:
+def reader(files: list[Path], compressed_kv: bool = False) -> Callable[[], list[Any]]:
     """Open and check the inputs; what is returned makes tasks of them (it may load JAX, which has to be set up first).
 
     Raises
@@ -156,7 +182,15 @@ def reader(files: list[Path]) -> Callable[[], list[Any]]:
     TslawError : faults in a file, or inputs of both kinds.
     """
     if means_only(files):
+        from tslaw.errors import TslawError
         from tslaw.means import read_means
+
+        if compressed_kv:
+            raise TslawError(
+                "Tables of published means hold full KV caches only.",
+                where="--compressed-kv",
+                expected="measured datasets (.nc)",
+            )
 
         tables = [read_means(f) for f in files]
 
@@ -173,7 +207,7 @@ def reader(files: list[Path]) -> Callable[[], list[Any]]:
     def measured() -> list[Any]:
         from tslaw.fit.data import tasks_data
 
-        return list(tasks_data(datasets))
+        return list(tasks_data(datasets, compressed_kv))
 
     return measured
 
@@ -190,6 +224,25 @@ def chosen(tasks: list[Any], names: list[str] | None) -> list[Any]:
             expected=f"one of {', '.join(known)}",
         )
     return [data for data in tasks if not names or data.task in names]
+
+
+def reduced(
+    tasks: list[Any], weight_bits: list[float] | None, models: list[str] | None, problems: int | None, seed: int
+) -> list[Any]:
+    """The tasks with only these arms and as many problems; TslawError for tables of means, which are fitted whole."""
+    if not (weight_bits or models or problems):
+        return tasks
+    from tslaw.errors import TslawError
+    from tslaw.fit.data import TaskData
+    from tslaw.fit.subset import some_arms, some_problems
+
+    if not all(isinstance(data, TaskData) for data in tasks):
+        raise TslawError(
+            "Tables of published means are fitted whole.",
+            where="--weight-bits, --model, --problems",
+            fix="take rows out of the table instead",
+        )
+    return [some_problems(some_arms(data, weight_bits, models), problems, seed) for data in tasks]
 
 
 def borrowing(prior: str, width: float, files: list[Path]) -> Borrowing:

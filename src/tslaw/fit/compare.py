@@ -121,32 +121,6 @@ class Comparison:
         return {"task": self.task, "problems": self.n_problems, "pairs": self.n_pairs, "surfaces": rows}
 
 
-def some_problems(data: TaskData, n: int | None, seed: int = 0) -> TaskData:
-    """The data of `n` problems drawn at random, in their old order; all of them when `n` is None or not fewer.
-
-    Raises
-    ------
-    TslawError : fewer than 2 problems.
-    """
-    if n is not None and n < 2:
-        raise TslawError(f"{n} problems are too few to compare surfaces on.", where="--problems", expected="2 or more")
-    if n is None or n >= len(data.problems):
-        return data
-    chosen = np.sort(np.random.default_rng(seed).choice(len(data.problems), n, replace=False))
-    kept = np.isin(data.row_problem, chosen)
-    patterns, row_pattern = np.unique(data.row_pattern[kept], return_inverse=True)
-    return replace(
-        data,
-        problems=tuple(data.problems[j] for j in chosen),
-        wrong_spread=data.wrong_spread[chosen],
-        patterns=data.patterns[patterns],
-        row_arm=data.row_arm[kept],
-        row_problem=np.searchsorted(chosen, data.row_problem[kept]),
-        row_pattern=row_pattern,
-        row_count=data.row_count[kept],
-    )
-
-
 def fit_surface(
     surface: Surface, data: TaskData, sampling: Sampling, checkpoint: Checkpoint | None = None
 ) -> SurfaceFit:

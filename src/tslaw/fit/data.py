@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tslaw.errors import TslawError
+from tslaw.fit.cache_terms import kinds_in
 from tslaw.fit.vote_model import wrong_spread
+from tslaw.policy import FULL, KVPolicy, parse_kv_policy
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,9 +32,9 @@ class TaskData:
     1. `row_arm`, `row_problem`, `row_pattern`, `row_count` have shape (row,); counts are >= 1.
     2. `patterns` has shape (pattern, budget) with 1 right, 0 wrong, -2 not measured; every row has at least one
     measured probe.
-    3. `budgets` rises strictly; `log_size` and `weight_bits` have shape (arm,); only arms with a full KV cache
-    are kept.
+    3. `budgets` rises strictly; `log_size` and `weight_bits` have shape (arm,).
     4. `wrong_spread` (problem,) says how many ways its wrong answers go (`vote_model`); the likelihood does not see it.
+    5. `policies` (arm,) are the arms' KV policies, at least one of them full; empty where all caches are full.
     """
 
     task: str
@@ -53,6 +55,25 @@ class TaskData:
     shapes: dict[str, ModelShape]
     wrong_spread: np.ndarray
     left_out: tuple[str, ...] = ()
+    policies: tuple[KVPolicy, ...] = ()
+
+    @property
+    def kv_policies(self) -> tuple[KVPolicy, ...]:
+        """The KV policy of every arm."""
+        return self.policies or (FULL,) * len(self.arms)
+
+    @property
+    def cache_kinds(self) -> tuple[str, ...]:
+        """The kinds of KV compression that any arm has, in alphabetical order; empty where all caches are full."""
+        return kinds_in(self.policies)
+
+    def arm_policies(self) -> list[tuple[str, KVPolicy]]:
+        """Every arm's name with its KV policy."""
+        return list(zip(self.arms, self.kv_policies, strict=True))
+
+    def full_cache(self) -> np.ndarray:
+        """Which arms have an uncompressed cache: (arm,) booleans."""
+        return np.array([policy == FULL for policy in self.kv_policies])
 
     def with_reference_size(self, reference_size: float) -> TaskData:
         """The same data with sizes expressed relative to another reference."""
@@ -90,9 +111,10 @@ class TaskData:
         return hits, self.trajectories()
 
     def solved_share(self) -> np.ndarray:
-        """The share of each problem's trajectories that were right at their largest budget, all arms together:
-        (problem,)."""
-        right, total = self.solved_counts()
+        """The share of each problem's trajectories that were right at their largest budget, all arms with a full cache
+        together: (problem,)."""
+        full = self.full_cache()
+        right, total = (counts[full] for counts in self.solved_counts())
         return right.sum(axis=0) / np.maximum(total.sum(axis=0), 1.0)
 
     def describe(self) -> str:
@@ -113,24 +135,20 @@ class TaskData:
         return n
 
 
-def task_data(dataset: xr.Dataset) -> TaskData:
-    """Reduce one validated measurement dataset to rows.
+def task_data(dataset: xr.Dataset, compressed: bool = False) -> TaskData:
+    """Reduce one validated measurement dataset to rows: of its arms with a full KV cache, or with `compressed` of all.
 
     Raises
     ------
-    TslawError : no arm with a full KV cache, or nothing measured.
+    TslawError : nothing measured, or without `compressed` no arm with a full KV cache.
     """
     from tslaw.memory import ModelShape
 
-    is_full = dataset["kv_kind"].values.astype(str) == "full"
-    left_out = tuple(dataset["arm"].values.astype(str)[~is_full])
-    ds = dataset.isel(arm=np.flatnonzero(is_full))
+    kept = compressed | (dataset["kv_kind"].values.astype(str) == "full")
+    left_out = tuple(dataset["arm"].values.astype(str)[~kept])
+    ds = dataset.isel(arm=np.flatnonzero(kept))
     if ds.sizes["arm"] == 0:
-        raise TslawError(
-            "No arm with an uncompressed KV cache to fit.",
-            where=f"task {dataset.attrs['task']}",
-            expected="at least one arm with kv_policy 'full'",
-        )
+        raise no_full_cache(str(dataset.attrs["task"]))
     correct = ds["correct"].transpose("arm", "problem", "sample", "budget").values
     shared = bool(int(ds.attrs["shared_trajectories"]))
     patterns, arm, problem, pattern, count = distinct_rows(correct, shared)
@@ -159,6 +177,17 @@ def task_data(dataset: xr.Dataset) -> TaskData:
         shapes={m: shapes[m] for m in dict.fromkeys(models)},
         wrong_spread=wrong_spread(*(ds[n].transpose(*CELLS).values for n in ("answer", "correct"))),
         left_out=left_out,
+        policies=tuple(map(parse_kv_policy, ds["kv_policy"].values.astype(str))) if compressed else (),
+    )
+
+
+def no_full_cache(task: str) -> TslawError:
+    """What a task without any arm that has a full KV cache is refused with."""
+    return TslawError(
+        "No arm with an uncompressed KV cache to fit.",
+        where=f"task {task}",
+        expected="at least one arm with kv_policy 'full'",
+        fix="give the file that holds the full caches of the same task too, and say --compressed-kv",
     )
 
 
@@ -189,29 +218,41 @@ def distinct_rows(correct: np.ndarray, shared: bool) -> tuple[np.ndarray, ...]:
     return patterns, rows[:, 0], rows[:, 1], rows[:, 2], count
 
 
-def tasks_data(datasets: Sequence[xr.Dataset]) -> list[TaskData]:
-    """One `TaskData` a dataset, all with the same reference size (the geometric mean of the sizes seen anywhere).
+def tasks_data(datasets: Sequence[xr.Dataset], compressed: bool = False) -> list[TaskData]:
+    """One `TaskData` a task, all with the same reference size (the geometric mean of the sizes seen anywhere).
+
+    With `compressed` arms with compressed KV caches are kept, and files of one task are joined (`join`): compressed and
+    full caches are usually measured in different runs.
 
     Raises
     ------
-    TslawError : two datasets of one task (merge them first), or datasets of different families.
+    TslawError : datasets of different families; two of one task without `compressed`, or that cannot be joined; a task
+    without any full KV cache.
     """
-    found = [task_data(ds) for ds in datasets]
-    families = sorted({d.family for d in found})
+    from tslaw.fit.join import join_measured
+
+    parts = [task_data(ds, compressed) for ds in datasets]
+    families = sorted({d.family for d in parts})
     if len(families) > 1:
         raise TslawError(
             f"These datasets belong to different families: {', '.join(families)}.",
             expected="files of one family",
             fix="fit each family by itself",
         )
-    names = [d.task for d in found]
+    names = [d.task for d in parts]
     twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
+    if twice and not compressed:
         raise TslawError(
             f"More than one file holds the task {', '.join(twice)}.",
             expected="one file a task",
             fix="merge them with tslaw.dataset.merge, or leave one out",
         )
-    sizes = np.concatenate([np.unique(d.log_size + np.log(d.reference_size)) for d in found])
+    together = [[k for k, name in enumerate(names) if name == task] for task in dict.fromkeys(names)]
+    sizes = np.concatenate([np.unique(d.log_size + np.log(d.reference_size)) for d in parts])
     reference = float(np.exp(np.mean(np.unique(np.round(sizes, 12)))))
-    return [d.with_reference_size(reference) for d in found]
+    same = [d.with_reference_size(reference) for d in parts]
+    found = [join_measured([same[k] for k in ks], [datasets[k] for k in ks]) for ks in together]
+    for data in found:
+        if not data.full_cache().any():
+            raise no_full_cache(data.task)
+    return found

@@ -11,13 +11,14 @@ import arviz_base
 import arviz_stats
 import numpy as np
 
+from tslaw.fit.cache_terms import site_names
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws
 from tslaw.fit.loo import left_out_log_likelihood, thinned
 from tslaw.fit.model import POPULATION
 from tslaw.fit.surface import TRAITS
 
-EFFECTS = ("difficulty", "length", "misfit", "model_effect", "quantization_effect", *TRAITS)
+EFFECTS = ("difficulty", "length", "misfit", "model_effect", "quantization_effect", "kv_misfit", *TRAITS)
 """The effects of problems, arms and models whose R-hat is looked at."""
 
 MAX_RHAT = 1.01
@@ -121,7 +122,8 @@ def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
     measured.
     """
     left_out = leave_pairs_out(draws.posterior, data)
-    return judge(draws, data.task, left_out.loo, POPULATION, EFFECTS), left_out.table(left_out.loo.pareto_k.values)
+    population = (*POPULATION, *site_names(data.cache_kinds))
+    return judge(draws, data.task, left_out.loo, population, EFFECTS), left_out.table(left_out.loo.pareto_k.values)
 
 
 def describe_approximate(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:

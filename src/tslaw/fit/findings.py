@@ -2,7 +2,8 @@
 
 For every draw and memory budget the most accurate configuration is looked up among the measured arms, thinking as long
 as the rest of the memory allows (never longer than measured) and, for votes, with G samples that share it. Finding 1,
-the crossover, is `crossover`; findings 4 to 6 need latencies and compressed caches, which the surface does not hold.
+the crossover, is `crossover`; findings 5 and 6, about compressed caches, are `cache_findings`; finding 4 needs
+latencies, which the surface does not hold.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ import numpy as np
 
 from tslaw.atomic import writing
 from tslaw.errors import TslawError
+from tslaw.fit.cache_terms import kinds_in, site_names
+from tslaw.policy import KVPolicy, parse_kv_policy
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,6 +45,7 @@ EFFECT_DIMS = {
     "model_late": ["model"],
     "model_relapse": ["model"],
     "model_slip": ["model"],
+    "kv_misfit": ["model", "kv_kind"],
 }
 PACKED = {name: 0.01 for name in ("model_effect", "quantization_effect")} | {"own_length": 0.001}
 """Effects that are many, stored as whole numbers of these (logits, log tokens)."""
@@ -72,6 +75,14 @@ def task_tree(fit: TaskFit) -> xr.DataTree:
     observed, probes = data.accuracy()
     single = {k: v.astype(np.float32) if k in ("difficulty", "length") else v for k, v in draws.posterior.items()}
     arm_table = ["arm", "budget"]
+    coords: dict[str, Any] = {
+        "arm": list(data.arms),
+        "model": list(data.shapes),
+        "budget": data.budgets.astype(int),
+        "problem": list(data.problems),
+    }
+    if data.cache_kinds:
+        coords["kv_kind"] = list(data.cache_kinds)
     tree = arviz_base.from_dict(
         {
             "posterior": single,
@@ -84,12 +95,7 @@ def task_tree(fit: TaskFit) -> xr.DataTree:
                 "wrong_spread": data.wrong_spread,
             },
         },
-        coords={
-            "arm": list(data.arms),
-            "model": list(data.shapes),
-            "budget": data.budgets.astype(int),
-            "problem": list(data.problems),
-        },
+        coords=coords,
         dims=EFFECT_DIMS
         | {"accuracy": arm_table, "probes": arm_table, "trajectories": ["arm", "problem"]}
         | {"wrong_spread": ["problem"]},
@@ -118,6 +124,10 @@ def join_tasks(fits: Sequence[TaskFit | MeansFit], provenance: Mapping[str, Any]
     groups["constant_data"] = groups["constant_data"].assign_coords(
         arm_model=("arm", [arms[a][0] for a in order]), weight_bits=("arm", [arms[a][1] for a in order])
     )
+    policies = {a: str(p) for f in fits if isinstance(f, TaskFit) and f.data.policies for a, p in f.data.arm_policies()}
+    if policies:  # fits of full caches say nothing about caches
+        written = [policies.get(a, "full") for a in order]
+        groups["constant_data"] = groups["constant_data"].assign_coords(kv_policy=("arm", written))
     tree = xr.DataTree.from_dict({"/": xr.Dataset(), **groups})
     shapes = {m: asdict(s) for f in fits for m, s in f.data.shapes.items()}
     tree.attrs = {
@@ -278,7 +288,11 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
     draws = tree["posterior"].dataset.sel(task=task).stack(sample=("chain", "draw")).transpose("sample", ...)
     arms = tree["constant_data"].dataset.sel(task=task)
     fitted = np.flatnonzero(~np.isnan(draws["misfit"].values).all(axis=0))
-    params = {str(n): np.asarray(draws[n].values, float) for n in draws.data_vars}
+    policies = _policies(arms, fitted)
+    # Another task of this file may have had caches that this one had not.
+    stored = draws["kv_kind"].values.astype(str).tolist() if "kv_kind" in draws.coords else []
+    of_others = _cache_names(stored) - _cache_names(kinds_in(policies))
+    params = {str(n): np.asarray(draws[n].values, float) for n in draws.data_vars if n not in of_others}
     models = tuple(arms["arm_model"].values.astype(str)[fitted])
     if "pseudo_problem" in arms and not arms["pseudo_problem"].isnull().any():
         from tslaw.fit.pseudo_problems import stored_effects
@@ -294,7 +308,10 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
             "problem": np.flatnonzero(present),
             "model": [order.index(m) for m in dict.fromkeys(models)],
         }
+        kept["kv_kind"] = [stored.index(kind) for kind in kinds_in(policies)]
         for name, dims in EFFECT_DIMS.items():
+            if name not in params:
+                continue
             for axis, dim in enumerate(dims, start=1):
                 params[name] = params[name].take(kept[dim], axis)
     observed = tree["observed_data"].dataset.sel(task=task)
@@ -312,5 +329,19 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
         reference_size=float(tree.attrs["reference_size"]),
         wrong_spread=arms["wrong_spread"].values[present],
         passed=bool(int(tree.attrs["passed"])),
+        policies=policies,
         approximate=is_approximate(tree),
     )
+
+
+def _cache_names(kinds: Sequence[str]) -> set[str]:
+    """What a task with these kinds of compressed caches has besides other tasks."""
+    return {*site_names(kinds), "kv_misfit"} if kinds else set()
+
+
+def _policies(arms: xr.Dataset, fitted: np.ndarray) -> tuple[KVPolicy, ...]:
+    """The KV policies of the `fitted` arms (place,); empty where the fit holds full caches only."""
+    if "kv_policy" not in arms.coords:
+        return ()
+    found = tuple(parse_kv_policy(text) for text in arms["kv_policy"].values.astype(str)[fitted])
+    return found if kinds_in(found) else ()

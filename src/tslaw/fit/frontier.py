@@ -2,8 +2,8 @@
 budget.
 
 A configuration is a measured (model, weight bits) at a token budget, one sample, uncompressed KV cache. Its memory is
-that of one generation, weights shared by `batch` of them. Majority vote and KV policies are not part of the fitted
-surface, so they are not on this frontier.
+that of one generation, weights shared by `batch` of them. Majority votes and compressed KV caches are not on this
+frontier; what the latter add to it says `cache_findings`.
 """
 
 from __future__ import annotations

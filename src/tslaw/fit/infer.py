@@ -18,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
 from tslaw.fit import surface
+from tslaw.fit.cache_prior import CACHE_SCALES, LEVEL, cache_sites, cache_start
 from tslaw.fit.data import TaskData
 from tslaw.fit.lengths import draw_lengths
 from tslaw.fit.model import POPULATION, Prior, groups, informative, sample_parameters, task_model
@@ -33,7 +34,7 @@ MAP_SCALES = {
     "sd_late": 0.3,
     "sd_relapse": 0.3,
     "sd_slip": 0.3,
-}
+} | CACHE_SCALES
 """The joint mode of a hierarchical model is degenerate (all scales zero), so the MAP start is taken at these scales."""
 
 
@@ -43,10 +44,11 @@ OF_MODELS = ("model_ability", "quantized_ability", *(f"{name}_level" for name in
 """Sites with one number a model."""
 
 DENSE = tuple(sorted(set(POPULATION) - {"sigma_len"} | {"sigma_len_excess", *OF_MODELS}))
-"""Sites with a dense metric: few and strongly correlated. The problems' effects are many and hardly so."""
+"""Sites with a dense metric, in any data: few and strongly correlated. The problems' effects are many and hardly so."""
 
 AUXILIARY = (
     *OF_MODELS,
+    LEVEL,
     "logit",
     "quantized_logit",
     "sigma_len_excess",
@@ -125,14 +127,19 @@ def rough_start(data: TaskData, prior: Prior) -> dict[str, Array]:
         "relapse2": 0.0,
         "relapse_power": 0.7,
         "kept": 0.2,
-    } | MAP_SCALES
+    } | {name: scale for name, scale in MAP_SCALES.items() if name not in CACHE_SCALES}
     effects = {
         "easiness": np.log(share / (1.0 - share)) / np.where(informative(data), 1.0, MAP_SCALES["sd_difficulty"]),
         **{name: np.zeros(n_models) for name in OF_MODELS},
         "logit": native.effect * native.logit,
         "quantized_logit": low.effect * low.logit,
     }
-    return {k: jnp.asarray(v, float) for k, v in (scalars | effects).items()}
+    return {k: jnp.asarray(v, float) for k, v in (scalars | effects | cache_start(data)).items()}
+
+
+def dense_sites(data: TaskData) -> tuple[str, ...]:
+    """The sites with a dense metric of a fit to these data."""
+    return tuple(sorted({*DENSE, *cache_sites(data)}))
 
 
 def flat_energy(data: TaskData, prior: Prior, start: dict[str, Array]) -> Energy:
@@ -255,11 +262,12 @@ def run_nuts(data: TaskData, prior: Prior, sampling: Sampling, checkpoint: Check
     """Fit one task. An unfinished run is kept in `checkpoint`, and resumed from there."""
     started = time.perf_counter()
     start, covariance, _ = laplace(data, prior, sampling.map_steps)
+    dense = dense_sites(data)
     chains = sample_chains(
         lambda z: potential_energy(task_model, (data, prior), {}, z),
         chain_starts(start, covariance, sampling.chains, sampling.seed),
-        starting_mass(start, covariance, DENSE),
-        DENSE,
+        starting_mass(start, covariance, dense),
+        dense,
         sampling,
         checkpoint,
     )

@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from tslaw.fit import cache_arms, surface
 from tslaw.fit import likelihood as lik
-from tslaw.fit import surface
 from tslaw.fit.data import TaskData
 
 NODES_BETWEEN = 4
@@ -122,7 +122,13 @@ def relapse_chain(params: dict[str, Array], data: TaskData) -> lik.Relapse:
     slack = np.concatenate([[log_budgets[0] - step], log_budgets]) - typical[:, None]
     advance = jnp.diff(surface.clock(params, slack), axis=1)
     rate = surface.relapse_rate(params, x, bits, traits.relapse)
-    return lik.Relapse(jnp.exp(-rate[:, None] * advance), params["kept"])
+    if not data.cache_kinds:
+        return lik.Relapse(jnp.exp(-rate[:, None] * advance), params["kept"])
+    # A compressed cache adds losses and no recoveries: the chain is faster, and less of it is right in the long run.
+    points = np.concatenate([[log_budgets[0] - step], log_budgets])
+    lost = jnp.diff(cache_arms.losses(params, data, slack, points), axis=1)
+    relapses = rate[:, None] * advance
+    return lik.Relapse(jnp.exp(-(relapses + lost)), params["kept"] * (relapses / (relapses + lost)))
 
 
 def _row_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGrid, rows: RowTable, q: Array) -> Array:
@@ -136,7 +142,7 @@ def _row_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGr
     mean_log_length = jnp.asarray(grid.log_length) + shift[:, None]
     longer = jnp.asarray(grid.log_length) - params["mu0"]
     late = surface.late_share(params, longer, x[:, None], bits[:, None], jnp.asarray(traits.late)[:, None])
-    finished = surface.finished_by(params, jnp.log(data.budgets), mean_log_length[..., None], late[..., None])
+    finished = cache_arms.finished(params, data, mean_log_length, late)
     if_solvable = lik.state_probabilities(jnp.ones(finished.shape[:-1]), finished)
     slip = surface.slip_rate(params, x, traits.slip)
     probes = lik.probe_probabilities(data.patterns[rows.pattern], params["guess"], slip, relapse_chain(params, data))
@@ -151,8 +157,13 @@ def _row_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGr
 
 def solve_chances(params: dict[str, Array], data: TaskData, own: Array | float) -> Array:
     """q (arm, problem); `own` are the arms' own effects c, which broadcast to that shape."""
+    return surface.solve_probability(arm_ability(params, data), params["difficulty"], own)
+
+
+def arm_ability(params: dict[str, Array], data: TaskData) -> Array:
+    """theta of every arm, (arm,), with its misfit and less what rounding its cache costs."""
     theta = surface.ability(params, jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)) + params["misfit"]
-    return surface.solve_probability(theta, params["difficulty"], own)
+    return theta - cache_arms.rounding(params, data).ability if data.cache_kinds else theta
 
 
 def cells_by_own_length(

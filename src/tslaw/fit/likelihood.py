@@ -26,10 +26,14 @@ from jax import Array
 
 class Relapse(NamedTuple):
     """The chain of solved trajectories. `decay` (..., K): exp(-kappa times the clock's advance) over the interval that
-    ends at each budget; `kept`: the share that is right in the long run."""
+    ends at each budget; `kept`: the share that is right in the long run, one for all or (..., K)."""
 
     decay: Array
     kept: Array
+
+    def of(self, places: np.ndarray) -> Relapse:
+        """The chains at `places` of the first axis."""
+        return Relapse(self.decay[places], self.kept[places] if jnp.ndim(self.kept) else self.kept)
 
     def from_right(self, halved: bool = False) -> Array:
         """P(right at the budget | right at the one before), or given solved on the way (half an interval)."""

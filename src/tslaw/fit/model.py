@@ -22,10 +22,19 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
+from tslaw.fit import cache_arms, surface
 from tslaw.fit import likelihood as lik
-from tslaw.fit import surface
+from tslaw.fit.cache_prior import CachePrior, sample_cache_parameters
+from tslaw.fit.centred import sample_centred
 from tslaw.fit.data import TaskData
-from tslaw.fit.lengths import arm_traits, length_grid, length_resolution, problem_log_likelihood, row_table
+from tslaw.fit.lengths import (
+    arm_ability,
+    arm_traits,
+    length_grid,
+    length_resolution,
+    problem_log_likelihood,
+    row_table,
+)
 
 if TYPE_CHECKING:
     from tslaw.fit.borrow import Borrowed
@@ -132,6 +141,7 @@ class Prior:
     relapse_power: tuple[float, float] = (0.7, 0.5)
     kept: tuple[float, float] = (1.0, 3.0)
     guess_weight: float = 200.0
+    cache: CachePrior = field(default_factory=CachePrior)
     borrowed: Mapping[str, Borrowed] = field(default_factory=dict)
     """Distributions by name that replace these: see `borrow`."""
 
@@ -227,8 +237,9 @@ def groups(data: TaskData, prior: Prior) -> tuple[Group, Group]:
     """What the arms nearest to native precision say of each model, and what the most quantized ones say besides."""
     model = data.model_index()
     top = np.array([data.weight_bits[model == m].max() for m in range(model.max() + 1)])[model]
-    native = _seen(data, model, data.weight_bits >= np.minimum(top, WELL_ABOVE))
-    low = _seen(data, model, data.weight_bits < LOW_BITS)
+    full = data.full_cache()
+    native = _seen(data, model, full & (data.weight_bits >= np.minimum(top, WELL_ABOVE)))
+    low = _seen(data, model, full & (data.weight_bits < LOW_BITS))
     additive = native.logit.mean(axis=1, keepdims=True) + native.logit.mean(axis=0) - native.logit.mean()
     own = _typical_variance(native.logit - additive, 1.0 / native.information)
     lost = low.logit - native.logit
@@ -254,17 +265,6 @@ def _group(model: np.ndarray, seen: _Seen, variance: float, sd_misfit: tuple[flo
     effect = seen.two_sided * variance / (1.0 + seen.two_sided * variance)
     of_model = (effect / variance).sum(axis=1) * (sd_misfit[0] * np.exp(QUARTILE * sd_misfit[1])) ** 2
     return Group(model, of_model / (1.0 + of_model), effect, seen.logit)
-
-
-def sample_centred(name: str, expected: Array, spread: Array, centred: np.ndarray) -> Array:
-    """Draw effects of standard deviation `spread`, partially centred (Papaspiliopoulos, Roberts & Skold 2007) by
-    `centred` on what is `expected`; of the shape of both.
-
-    Fully centred, effects of which the data say little make a funnel of the spread; not centred, those of which they
-    say much tie the expected values to every effect.
-    """
-    drawn = numpyro.sample(name, dist.Normal(centred * expected, spread**centred).to_event(np.ndim(centred)))
-    return spread ** (1.0 - centred) * (drawn - centred * expected)
 
 
 def sample_traits(params: dict[str, Array], x: Array) -> dict[str, Array]:
@@ -302,7 +302,7 @@ def sample_parameters(data: TaskData, prior: Prior) -> dict[str, Array]:
     own_w = sample_centred("quantized_logit", at_low, params["sd_effect_w"], low.effect)
     own_w = numpyro.deterministic("quantization_effect", own_w)
     params["effect"] = surface.own_effect(own, own_w, quantized, native.model)
-    return params
+    return params | sample_cache_parameters(prior.cache, data)
 
 
 def task_model(data: TaskData, prior: Prior) -> None:
@@ -315,12 +315,12 @@ def task_model(data: TaskData, prior: Prior) -> None:
 def state_table(params: dict[str, Array], data: TaskData) -> Array:
     """pi of every (arm, problem): shape (arm, problem, K + 1). `params` holds every effect and every length."""
     x, bits = jnp.asarray(data.log_size), jnp.asarray(data.weight_bits)
-    theta = surface.ability(params, x, bits) + params["misfit"]
+    theta = arm_ability(params, data)
     longer = surface.problem_length(params)[None, :] + params["own_length"]
     traits = arm_traits(params, data)
     mean_log_length = surface.log_length(params, x, bits, traits.mu)[:, None] + longer
     late = surface.late_share(params, longer, x[:, None], bits[:, None], jnp.asarray(traits.late)[:, None])
-    finished = surface.finished_by(params, jnp.log(data.budgets), mean_log_length[..., None], late[..., None])
+    finished = cache_arms.finished(params, data, mean_log_length, late)
     quantized = surface.weight_bit_shape(bits, params["kappa_w"])
     effect = surface.own_effect(params["model_effect"], params["quantization_effect"], quantized, data.model_index())
     return lik.state_probabilities(surface.solve_probability(theta, params["difficulty"], effect), finished)

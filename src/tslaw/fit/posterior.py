@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,10 @@ from jax import Array
 
 from tslaw.errors import TslawError
 from tslaw.fit import surface
+from tslaw.fit.cache_terms import cache_terms, kinds_in, kinds_of, site_names
 from tslaw.fit.model import POPULATION
 from tslaw.memory import Accounting, kv_bytes_per_token, n_params, weight_bytes
+from tslaw.policy import FULL, KVPolicy
 from tslaw.shape import ModelShape
 
 PROBLEM_EFFECTS = ("difficulty", "length")
@@ -26,21 +29,23 @@ def marked(task: str, approximate: bool) -> str:
 
 
 class FamilyArm(NamedTuple):
-    """A model at a weight bit width that was measured; bytes of weights and of 16-bit KV cache a token."""
+    """A model at a weight bit width that was measured; bytes of weights and of KV cache a kept token."""
 
     position: int
     model: str
     weight_bits: float
     weight: float
     kv_per_token: float
+    policy: KVPolicy = FULL
 
 
 @dataclass(frozen=True)
 class Posterior:
     """Draws of one task, chains joined: `params` maps names to (draw,), (draw, problem), (draw, arm), (draw, model,
-    problem) or (draw, arm, problem) arrays.
+    problem) or (draw, arm, problem) arrays; `kv_misfit` (draw, model, kind) where compressed caches were fitted.
 
-    `wrong_spread` (problem,): see `vote_model`.
+    `policies` (arm,) are the arms' KV policies; empty where all caches are full. `wrong_spread` (problem,): see
+    `vote_model`.
     """
 
     family: str
@@ -54,7 +59,13 @@ class Posterior:
     reference_size: float
     wrong_spread: np.ndarray
     passed: bool
+    policies: tuple[KVPolicy, ...] = ()
     approximate: bool = False
+
+    @property
+    def cache_kinds(self) -> tuple[str, ...]:
+        """The kinds of KV compression that were fitted."""
+        return kinds_in(self.policies)
 
     @property
     def title(self) -> str:
@@ -73,7 +84,8 @@ class Posterior:
 
     def population_draws(self) -> dict[str, Array]:
         """Everything but the arms' misfits, as JAX arrays with the draw first."""
-        return {k: jnp.asarray(self.params[k]) for k in (*POPULATION, *PROBLEM_EFFECTS)}
+        names = (*POPULATION, *PROBLEM_EFFECTS, *site_names(self.cache_kinds))
+        return {k: jnp.asarray(self.params[k]) for k in names}
 
     def log_size(self, model: str) -> float:
         """x of a model of the family."""
@@ -85,28 +97,60 @@ class Posterior:
         sizes = [self.log_size(model) for model in self.shapes]
         return min(sizes), max(sizes)
 
-    def family_arms(self, accounting: Accounting) -> list[FamilyArm]:
-        """The measured arms, ordered by weight bytes."""
+    def family_arms(self, accounting: Accounting, compressed: bool = False) -> list[FamilyArm]:
+        """The measured arms with a full KV cache, with `compressed` all of them, ordered by weight bytes."""
+        policies = self.policies or (FULL,) * len(self.arms)
         arms = [
             FamilyArm(
-                i, m, float(b), weight_bytes(self.shapes[m], float(b), accounting), kv_bytes_per_token(self.shapes[m])
+                i,
+                m,
+                float(b),
+                weight_bytes(self.shapes[m], float(b), accounting),
+                kv_bytes_per_token(self.shapes[m], policy),
+                policy,
             )
-            for i, (m, b) in enumerate(zip(self.models, self.weight_bits, strict=True))
+            for i, (m, b, policy) in enumerate(zip(self.models, self.weight_bits, policies, strict=True))
+            if compressed or policy == FULL
         ]
         return sorted(arms, key=lambda a: a.weight)
 
-    def arm_draws(self, arm: FamilyArm) -> dict[str, Array]:
+    def arm_draws(self, arm: FamilyArm) -> dict[str, Any]:
         """Everything about a measured arm, as JAX arrays with the draw first: the population, the arm's misfit
-        and its model's traits (draw,), and `effect` and `own_length` (draw, problem)."""
+        and its model's traits (draw,), `effect` and `own_length` (draw, problem), and where its KV cache is compressed
+        the terms of that as `cache`."""
         model = list(self.shapes).index(arm.model)
         own, quantized = (jnp.asarray(self.params[name][:, model]) for name in MODEL_EFFECTS)
         share = surface.weight_bit_shape(jnp.asarray(arm.weight_bits), jnp.asarray(self.params["kappa_w"]))
-        return self.population_draws() | {
+        draws = self.population_draws()
+        if arm.policy != FULL:
+            misfits = {
+                kind: jnp.asarray(self.params["kv_misfit"][:, model, k]) for k, kind in enumerate(self.cache_kinds)
+            }
+            draws |= self.cache_draws(arm.policy, self.log_size(arm.model), misfits)
+        return draws | {
             "misfit": jnp.asarray(self.params["misfit"][:, arm.position]),
             "effect": own + share[:, None] * quantized,
             "own_length": jnp.asarray(self.params["own_length"][:, arm.position]),
             **{name: jnp.asarray(self.params[name][:, model]) for name in surface.TRAITS},
         }
+
+    def cache_draws(self, policy: KVPolicy, x: float, misfits: Mapping[str, Array]) -> dict[str, Any]:
+        """What a KV policy costs a model of log size `x` with these misfits by kind, (draw,) each, as `cache`.
+
+        Raises
+        ------
+        TslawError : a kind of compression that was not fitted.
+        """
+        if absent := [kind for kind in kinds_of(policy) if kind not in self.cache_kinds]:
+            raise TslawError(
+                f"What {' and '.join(absent)} KV caches cost was not fitted.",
+                where=f"task {self.task}, KV policy {policy}",
+                expected=f"a policy made of {', '.join(self.cache_kinds)}" if self.cache_kinds else "the policy full",
+                fix="fit measurements of such caches: tslaw fit FULL.nc COMPRESSED.nc --compressed-kv --out FIT.nc",
+            )
+        draws = {name: jnp.asarray(self.params[name]) for name in site_names(self.cache_kinds)}
+        terms = cache_terms(draws, policy, jnp.asarray(x), misfits)
+        return {"cache": jax.tree.map(lambda term: jnp.broadcast_to(term, (self.n_draws,)), terms)}
 
     def arm_accuracy(self, arm: FamilyArm, budgets: np.ndarray) -> np.ndarray:
         """Accuracy of a measured arm, with its own misfit, effects and lengths: (draw, budget)."""
@@ -120,6 +164,7 @@ class Posterior:
         budgets: np.ndarray,
         misfit: np.ndarray,
         traits: surface.Traits = surface.ON_TREND,
+        cache: Mapping[str, Any] | None = None,
     ) -> np.ndarray:
         """Mean accuracy over the task's problems of a model of log size `x` that nobody ran.
 
@@ -127,6 +172,7 @@ class Posterior:
         ----------
         budgets : (budget,) tokens. misfit : (draw,) logits added to the ability.
         traits : (draw,) each; by default the model is on the trend.
+        cache : what its KV cache costs, from `cache_draws`; nothing by default.
 
         Returns
         -------
@@ -134,6 +180,7 @@ class Posterior:
         """
         own = {"misfit": misfit, **dict(zip(surface.TRAITS, traits, strict=True))}
         draws = self.population_draws() | {k: jnp.broadcast_to(jnp.asarray(v), self.n_draws) for k, v in own.items()}
+        draws |= cache or {}
         return np.asarray(_accuracy(draws, float(x), float(weight_bits), jnp.asarray(budgets, float)))
 
 
@@ -145,31 +192,34 @@ def check_batch(batch: float) -> None:
         )
 
 
-def problem_accuracy(draw: dict[str, Array], x: Array, bits: Array, budgets: Array) -> Array:
+def problem_accuracy(draw: dict[str, Any], x: Array, bits: Array, budgets: Array) -> Array:
     """One draw's chance of a right answer of a measured arm: (budget, problem). `draw`: see `Posterior.arm_draws`."""
-    theta = surface.ability(draw, x, bits) + draw["misfit"]
+    cache = draw.get("cache")
+    theta = surface.ability(draw, x, bits) + draw["misfit"] - (0.0 if cache is None else cache.ability)
     q = jax.nn.sigmoid(theta - draw["difficulty"] + draw["effect"])
     traits = surface.Traits(*(draw[name] for name in surface.TRAITS))
     slack = jnp.log(budgets) - surface.log_length(draw, x, bits, traits.mu)
     longer = surface.problem_length(draw) + draw["own_length"]
-    solved = q * surface.solved_by(draw, slack[:, None], longer, x, bits, traits=traits)
+    solved = q * surface.solved_by(draw, slack[:, None], longer, x, bits, traits=traits, cache=cache)
     return surface.accuracy(solved, draw["guess"], surface.slip_rate(draw, x, traits.slip))
 
 
 @jax.jit
-def _arm_accuracy(draws: dict[str, Array], x: Array, bits: Array, budgets: Array) -> Array:
+def _arm_accuracy(draws: dict[str, Any], x: Array, bits: Array, budgets: Array) -> Array:
     return jax.lax.map(lambda d: problem_accuracy(d, x, bits, budgets).mean(axis=-1), draws, batch_size=64)
 
 
 @jax.jit
-def _accuracy(draws: dict[str, Array], x: Array, bits: Array, budgets: Array) -> Array:
-    def one(draw: dict[str, Array]) -> Array:
-        logit = surface.ability(draw, x, bits) + draw["misfit"] - draw["difficulty"]
+def _accuracy(draws: dict[str, Any], x: Array, bits: Array, budgets: Array) -> Array:
+    def one(draw: dict[str, Any]) -> Array:
+        cache = draw.get("cache")
+        lost = 0.0 if cache is None else cache.ability
+        logit = surface.ability(draw, x, bits) + draw["misfit"] - lost - draw["difficulty"]
         q = surface.average_solve_probability(logit, surface.effect_spread(draw, bits))
         traits = surface.Traits(*(draw[name] for name in surface.TRAITS))
         slack = jnp.log(budgets) - surface.log_length(draw, x, bits, traits.mu)
         longer = surface.problem_length(draw)
-        solved = surface.solved_by(draw, slack[:, None], longer, x, bits, own_lengths=True, traits=traits)
+        solved = surface.solved_by(draw, slack[:, None], longer, x, bits, own_lengths=True, traits=traits, cache=cache)
         return surface.accuracy(solved @ q / len(q), draw["guess"], surface.slip_rate(draw, x, traits.slip))
 
     return jax.lax.map(one, draws, batch_size=64)

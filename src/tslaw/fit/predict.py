@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from tslaw.errors import TslawError
+from tslaw.fit.cache_terms import kinds_of
 from tslaw.fit.posterior import Posterior
 from tslaw.fit.surface import TRAITS, Traits, weight_bit_shape
+from tslaw.policy import FULL, KVPolicy
 
 MAX_EXTRAPOLATION = 64.0
 
@@ -33,7 +35,12 @@ def draw_unseen(posterior: Posterior, rng: np.random.Generator) -> Unseen:
 
 
 def predict_accuracy(
-    posterior: Posterior, n_params: float, weight_bits: float, token_budgets: np.ndarray, seed: int = 0
+    posterior: Posterior,
+    n_params: float,
+    weight_bits: float,
+    token_budgets: np.ndarray,
+    seed: int = 0,
+    policy: KVPolicy = FULL,
 ) -> np.ndarray:
     """Posterior predictive mean accuracy of a new model of the family over the task's problems.
 
@@ -41,7 +48,8 @@ def predict_accuracy(
 
     Parameters
     ----------
-    n_params : parameters of the model. token_budgets : (budget,).
+    n_params : parameters of the model. token_budgets : (budget,). policy : of its KV cache, any number of bits or kept
+    tokens of the kinds that were fitted.
 
     Returns
     -------
@@ -50,7 +58,7 @@ def predict_accuracy(
     Raises
     ------
     TslawError : a size more than a factor of 64 away from the family's reference size, bits outside 2 to 16,
-    budgets below 1.
+    budgets below 1, a KV policy of a kind that was not fitted.
     """
     if not posterior.reference_size / MAX_EXTRAPOLATION <= n_params <= posterior.reference_size * MAX_EXTRAPOLATION:
         raise TslawError(
@@ -64,9 +72,25 @@ def predict_accuracy(
         )
     if (np.asarray(token_budgets) < 1).any():
         raise TslawError("A token budget must be at least 1.", where="--token-budget")
-    unseen = draw_unseen(posterior, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    unseen = draw_unseen(posterior, rng)
     kappa = jnp.asarray(posterior.params["kappa_w"])
     share = np.asarray(weight_bit_shape(jnp.asarray(weight_bits), kappa))
     misfit = unseen.misfit + share * unseen.quantization_misfit
     x = float(np.log(n_params / posterior.reference_size))
-    return posterior.accuracy(x, weight_bits, token_budgets, misfit, unseen.traits)
+    cache = unseen_cache(posterior, policy, x, rng)
+    return posterior.accuracy(x, weight_bits, token_budgets, misfit, unseen.traits, cache)
+
+
+def unseen_cache(posterior: Posterior, policy: KVPolicy, x: float, rng: np.random.Generator) -> dict[str, Any] | None:
+    """What a KV policy costs a model of log size `x` nobody has seen, whose misfits are drawn; None for a full cache.
+
+    Raises
+    ------
+    TslawError : a kind of compression that was not fitted.
+    """
+    if policy == FULL:
+        return None
+    spread = posterior.params.get("sd_kv", np.zeros(posterior.n_draws))
+    misfits = {kind: jnp.asarray(spread * rng.standard_normal(posterior.n_draws)) for kind in kinds_of(policy)}
+    return posterior.cache_draws(policy, x, misfits)

@@ -61,14 +61,14 @@ def replicated_probes(draws: Draws, data: TaskData, seed: int) -> Iterator[np.nd
 
     def one(p: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
         slip = surface.slip_rate(p, x, arm_traits(p, data).slip)
-        return state_table(p, data), slip, relapse_chain(p, data).decay
+        return state_table(p, data), slip, *relapse_chain(p, data)
 
     tables = jax.jit(lambda f: jax.lax.map(one, f, batch_size=16))
-    states, slips, decays = (np.asarray(a) for a in tables({k: jnp.asarray(v) for k, v in flat.items()}))
+    states, slips, decays, kepts = (np.asarray(a) for a in tables({k: jnp.asarray(v) for k, v in flat.items()}))
     arm, problem, _ = trajectories(data)
     rng = np.random.default_rng(seed)
-    for state, slip, decay, guess, kept in zip(states, slips, decays, flat["guess"], flat["kept"], strict=True):
-        yield simulate_patterns(state[arm, problem], float(guess), slip[arm], Relapse(decay[arm], kept), rng)
+    for state, slip, decay, kept, guess in zip(states, slips, decays, kepts, flat["guess"], strict=True):
+        yield simulate_patterns(state[arm, problem], float(guess), slip[arm], Relapse(decay, kept).of(arm), rng)
 
 
 def predictive_accuracy(draws: Draws, data: TaskData, seed: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A quick look at a posterior: a normal distribution fitted to it by stochastic variational inference, no sampling.
 
-The normal is over all unconstrained parameters z = (p, e): p what is dense in NUTS too (`infer.DENSE`, the population
-and every model's own), e the problems' effects, many and nearly independent given p. Hence the arrow
+The normal is over all unconstrained parameters z = (p, e): p what is dense in NUTS too (`infer.dense_sites`, the
+population and every model's own), e the problems' effects, many and nearly independent given p. Hence the arrow
 
     p = m_p + L a           e = m_e + B a + s b           a, b ~ Normal(0, 1)
 
@@ -31,7 +31,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from tslaw.fit.data import TaskData
-from tslaw.fit.infer import DENSE, Draws, Energy, laplace, places, posterior_of
+from tslaw.fit.infer import Draws, Energy, dense_sites, laplace, places, posterior_of
 from tslaw.fit.model import Prior
 from tslaw.fit.nuts import Show, progress_bar
 
@@ -198,15 +198,16 @@ def run_quick(data: TaskData, prior: Prior, quick: Quick) -> Draws:
     started = time.perf_counter()
     mode, covariance, energy = laplace(data, prior, quick.map_steps)
     flat, unravel = ravel_pytree(mode)
-    order = np.concatenate([places(mode, DENSE), places(mode, tuple(sorted(set(mode) - set(DENSE))))])
+    dense = dense_sites(data)
+    together, effects = places(mode, dense), places(mode, tuple(sorted(set(mode) - set(dense))))
+    order = np.concatenate([together, effects])
     back = np.argsort(order)
 
     def in_order(place: Array) -> tuple[Array, Array]:
         level, slope = energy(place[back])
         return level, slope[order]
 
-    n_dense = len(places(mode, DENSE))
-    begin = nearest_arrow(np.asarray(flat)[order], covariance[np.ix_(order, order)], n_dense)
+    begin = nearest_arrow(np.asarray(flat)[order], covariance[np.ix_(order, order)], len(together))
     with progress_bar(quick.steps, quick.progress) as show:
         nearest = fit_arrow(in_order, begin, quick, show)
     normal = jax.random.normal(jax.random.PRNGKey(quick.seed + 2), (quick.samples, len(flat)))

@@ -9,6 +9,7 @@ import numpy as np
 
 from tslaw.fit.data import TaskData, distinct_rows
 from tslaw.fit.likelihood import Relapse
+from tslaw.policy import FULL, KVPolicy
 
 if TYPE_CHECKING:
     from tslaw.shape import ModelShape
@@ -48,23 +49,24 @@ def task_without_data(
     n_problems: int,
     family: str,
     task: str,
+    policies: Sequence[KVPolicy] = (FULL,),
 ) -> TaskData:
-    """Every model at every weight bit width, without trajectories: what `simulate_task` fills. Three wrong answers are
-    equally likely."""
+    """Every model at every weight bit width with every KV policy, without trajectories: what `simulate_task` fills.
+    Three wrong answers are equally likely."""
     from tslaw.memory import n_params
 
-    arms = [(m, float(b)) for m in shapes for b in weight_bits]
-    sizes = np.array([n_params(shapes[m]) for m, _ in arms], float)
+    arms = [(m, float(b), policy) for policy in policies for m in shapes for b in weight_bits]
+    sizes = np.array([n_params(shapes[m]) for m, *_ in arms], float)
     reference = float(np.exp(np.log(np.unique(sizes)).mean()))
     nothing = np.zeros(0, int)
     return TaskData(
         task=task,
         family=family,
         chance=0.0,
-        arms=tuple(f"{m}:w{b:g}:full" for m, b in arms),
-        models=tuple(m for m, _ in arms),
+        arms=tuple(f"{m}:w{b:g}:{policy}" for m, b, policy in arms),
+        models=tuple(m for m, *_ in arms),
         log_size=np.log(sizes / reference),
-        weight_bits=np.array([b for _, b in arms]),
+        weight_bits=np.array([b for _, b, _ in arms]),
         reference_size=reference,
         budgets=np.array(budgets, float),
         problems=tuple(f"p{j:03d}" for j in range(n_problems)),
@@ -75,6 +77,7 @@ def task_without_data(
         row_count=nothing,
         shapes=dict(shapes),
         wrong_spread=np.full(n_problems, 3.0),
+        policies=tuple(policy for *_, policy in arms) if tuple(policies) != (FULL,) else (),
     )
 
 
@@ -97,8 +100,7 @@ def simulate_task(template: TaskData, truth: Mapping[str, np.ndarray], samples: 
     n_arms, n_problems, n_states = states.shape
     flat = np.repeat(states.reshape(-1, n_states), samples, axis=0)
     arm = np.repeat(np.arange(n_arms), n_problems * samples)
-    chain = relapse_chain(params, template)
-    each = Relapse(chain.decay[arm], chain.kept)
+    each = relapse_chain(params, template).of(arm)
     correct = simulate_patterns(flat, float(truth["guess"]), slip[arm], each, np.random.default_rng(seed))
     correct = correct.reshape(n_arms, n_problems, samples, n_states - 1)
     patterns, arm, problem, pattern, count = distinct_rows(correct, shared=True)

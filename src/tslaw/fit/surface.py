@@ -28,6 +28,9 @@ has at native precision and what quantization adds to that, in proportion to s(b
     mu0, and the logits or logs of l, slip and kappa, plus              one number a model each (`Traits`)
     o_ij = 0, but with probability `own_length_share` Normal(0, own_length_spread)
 
+A compressed KV cache takes from all three: from theta, from F and from how much stays right. Its terms are in
+`cache_terms`; without them the cache is full.
+
 For sizes that nobody ran they are averaged over: see `average_solve_probability` and `solved_by`. Every function here
 is a pure function of arrays, without priors or data.
 """
@@ -43,6 +46,8 @@ from jax import Array
 from jax.nn import sigmoid
 from jax.scipy.special import erf
 from jax.scipy.stats import norm
+
+from tslaw.fit.cache_terms import CacheTerms, Evicted, eviction_clock, found_by
 
 NATIVE_BITS = 16.0
 REFERENCE_BITS = 4.0
@@ -175,21 +180,39 @@ def late_share(params: Params, longer: Array, x: Array, bits: Array, own: Array 
     return sigmoid(trend + own)
 
 
-def finished_by(params: Params, log_budget: Array, mean_log_length: Array, late: Array) -> Array:
+def finished_by(
+    params: Params, log_budget: Array, mean_log_length: Array, late: Array, evicted: Evicted | None = None
+) -> Array:
     """F: the probability that the thinking needed is over within the budget; all broadcast.
 
     Lengths are lognormal, with the share `late` of late ones. Without it a task whose first pass takes nearly the same
     number of tokens every time leaves what later passes mend to guessing, and accuracy at the largest budgets comes out
     too low.
+
+    With `evicted`, of thinking that was not cut short by the cache: F then does not reach 1.
     """
-    first, after = _terms(params, log_budget - mean_log_length, late, 0.0)
+    kept = None if evicted is None else evicted.log_kept - mean_log_length
+    first, after = _terms(params, log_budget - mean_log_length, late, 0.0, evicted, kept)
     return first + after
 
 
-def _terms(params: Params, slack: Array, late: Array, spread: Array | float) -> tuple[Array, Array]:
-    """The first and the late solutions finished by `slack`; `spread` widens both."""
-    first = normal_cdf(slack / jnp.hypot(params["sigma_len"], spread))
-    after = normal_cdf((slack - params["late_delay"]) / jnp.hypot(late_spread(params), spread))
+def _terms(
+    params: Params,
+    slack: Array,
+    late: Array,
+    spread: Array | float,
+    evicted: Evicted | None = None,
+    kept: Array | None = None,
+) -> tuple[Array, Array]:
+    """The first and the late solutions finished by `slack`; `spread` widens both. `kept`: the slack at which an
+    `evicted` cache is full."""
+    delay = params["late_delay"]
+    widths = jnp.hypot(params["sigma_len"], spread), jnp.hypot(late_spread(params), spread)
+    if evicted is None or kept is None:
+        first, after = normal_cdf(slack / widths[0]), normal_cdf((slack - delay) / widths[1])
+    else:
+        first = found_by(slack, kept, widths[0], evicted.exponent)
+        after = found_by(slack - delay, kept - delay, widths[1], evicted.exponent)
     return (1.0 - late) * first, late * after
 
 
@@ -204,9 +227,24 @@ def clock(params: Params, slack: Array) -> Array:
     return jnp.exp(params["relapse_power"] * slack)
 
 
-def still_right(params: Params, rate: Array, elapsed: Array) -> Array:
-    """The chance that what was solved is right after `elapsed` on the clock; the two broadcast."""
-    return params["kept"] + (1.0 - params["kept"]) * jnp.exp(-rate * elapsed)
+def still_right(params: Params, rate: Array, elapsed: Array, lost: Array | float = 0.0) -> Array:
+    """The chance that what was solved is right after `elapsed` on the clock, in which a compressed cache adds `lost` to
+    the rate's losses and nothing to its recoveries; all broadcast."""
+    relapses = rate * elapsed
+    total = relapses + lost
+    if isinstance(lost, float) and lost == 0.0:
+        return params["kept"] + (1.0 - params["kept"]) * jnp.exp(-relapses)
+    kept = params["kept"] * relapses / jnp.maximum(total, np.finfo(np.float32).tiny)
+    return kept + (1.0 - kept) * jnp.exp(-total)
+
+
+def lost_by(params: Params, cache: CacheTerms, slack: Array, kept: Array | None = None) -> Array:
+    """The losses (as multiples of e) that a compressed cache adds up to log tokens `slack` beyond the arm's typical
+    length; `kept` is the slack at which eviction begins. All broadcast."""
+    lost = cache.loss * clock(params, slack)
+    if cache.evicted is None or kept is None:
+        return lost
+    return lost + cache.evicted.loss * eviction_clock(slack - kept, cache.evicted.power)
 
 
 def solved_by(
@@ -217,23 +255,32 @@ def solved_by(
     bits: Array,
     own_lengths: bool = False,
     traits: Traits = ON_TREND,
+    cache: CacheTerms | None = None,
 ) -> Array:
     """S: the chance that a solvable problem is solved by then and not lost again.
 
     `slack` is the log budget beyond the arm's typical log length, `longer` how much longer the problem is (and the
-    arm's own length for it), `traits` the model's; all broadcast. With `own_lengths` the lengths of its own that an arm
-    may have for a problem are averaged over: that of an arm nobody ran.
+    arm's own length for it), `traits` the model's, `cache` what a compressed one costs (full without); all broadcast.
+    With `own_lengths` the lengths of its own that an arm may have for a problem are averaged over: that of an arm
+    nobody ran.
     """
     behind, late = slack - longer, late_share(params, longer, x, bits, traits.late)
     rate = relapse_rate(params, x, bits, traits.relapse)
-    terms = _terms(params, behind, late, 0.0)
+    evicted = None if cache is None else cache.evicted
+    begins = None if evicted is None else evicted.log_kept - log_length(params, x, bits, traits.mu)
+    kept = None if begins is None else begins - longer
+    terms = _terms(params, behind, late, 0.0, evicted, kept)
     if own_lengths:
         share = params["own_length_share"]
-        wide = _terms(params, behind, late, params["own_length_spread"])
+        wide = _terms(params, behind, late, params["own_length_spread"], evicted, kept)
         terms = (terms[0] + share * (wide[0] - terms[0]), terms[1] + share * (wide[1] - terms[1]))
     now, delays = clock(params, slack), (0.0, params["late_delay"])
     since = [jnp.maximum(now - clock(params, longer + delay), 0.0) for delay in delays]
-    first, after = (term * still_right(params, rate, t) for term, t in zip(terms, since, strict=True))
+    lost: list[Array | float] = [0.0, 0.0]
+    if cache is not None:
+        total = lost_by(params, cache, slack, begins)
+        lost = [jnp.maximum(total - lost_by(params, cache, longer + delay, begins), 0.0) for delay in delays]
+    first, after = (term * still_right(params, rate, t, gone) for term, t, gone in zip(terms, since, lost, strict=True))
     return first + after
 
 

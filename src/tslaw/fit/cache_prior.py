@@ -1,0 +1,105 @@
+"""Priors of what compressed KV caches cost. Their sites are sampled only where the data hold compressed caches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+
+from tslaw.fit.cache_terms import EVICTOR_TERMS, ROUNDING, site_names
+from tslaw.fit.centred import sample_centred
+from tslaw.fit.data import TaskData
+
+LEVEL = "kv_level"
+"""The sampled site behind `kv_misfit`: the logs of the scales."""
+CACHE_SCALES = {"sd_kv": 0.3}
+"""Where the MAP start holds the standard deviation of the misfits."""
+START = {
+    "delta_kv": 0.5,
+    "kappa_kv": 1.0,
+    "gamma_kv": 0.0,
+    "loss_kv": -2.0,
+    "gamma_evict": 0.0,
+    "evict_onset": 0.0,
+    "found": 0.5,
+    "loss": -1.0,
+    "power": 0.7,
+}
+"""Where the MAP begins; an evictor's terms under their first names."""
+CENTRED = 0.7
+"""How far the levels are centred on the trend: few cells, of which the data say much."""
+
+
+@dataclass(frozen=True)
+class CachePrior:
+    """Scales of the priors, in the units of the surface.
+
+    The defaults say (two standard deviations): 2-bit caches cost 0 to 4 logits at the reference size, 4-bit ones an
+    eighth of that (less than a half), and lose a solution within 7 typical lengths, give or take a factor of 20; an
+    evictor that keeps r tokens finds a solution of 2 r tokens as often as not, or never, or always, and loses half of
+    what was solved by 2 to 8 r, give or take a factor of 20; r is R, give or take a factor of e; an e times larger
+    model suffers up to e times as much or as little; models' suffering differs by factors of 1.07 to 3.3.
+    """
+
+    delta_kv: float = 2.0
+    kappa_kv: tuple[float, float] = (1.0, 0.5)
+    gamma_kv: float = 0.5
+    loss_kv: tuple[float, float] = (-2.0, 1.5)
+    found: float = 1.0
+    loss: tuple[float, float] = (-1.0, 1.5)
+    gamma_evict: float = 0.5
+    evict_onset: float = 0.5
+    power: tuple[float, float] = (0.7, 0.5)
+    sd_kv: tuple[float, float] = (0.3, 0.7)
+
+
+def prior_of(prior: CachePrior, name: str) -> dist.Distribution:
+    """The prior of one scalar parameter."""
+    field = general_name(name)
+    scale: Any = getattr(prior, field)
+    if field in ("delta_kv", "found"):
+        return dist.HalfNormal(scale)
+    if field in ("kappa_kv", "power", "sd_kv"):
+        return dist.LogNormal(np.log(scale[0]), scale[1])
+    return dist.Normal(*(scale if isinstance(scale, tuple) else (0.0, scale)))
+
+
+def general_name(name: str) -> str:
+    """A parameter's name without the evictor that it belongs to."""
+    term, _, evictor = name.partition("_")
+    return term if term in EVICTOR_TERMS and evictor != "kv" else name
+
+
+def cache_sites(data: TaskData) -> tuple[str, ...]:
+    """All sampled sites that these data add to the surface; none where every cache is full."""
+    names = site_names(data.cache_kinds)
+    return (*names, LEVEL) if names else ()
+
+
+def sample_cache_parameters(prior: CachePrior, data: TaskData) -> dict[str, Array]:
+    """Draw what `cache_arms` needs from the prior (inside a NumPyro model): the scalars, and `kv_misfit` (model, kind).
+    Empty where every cache is full."""
+    names = site_names(data.cache_kinds)
+    if not names:
+        return {}
+    params = {name: numpyro.sample(name, prior_of(prior, name)) for name in names}
+    x = jnp.asarray(data.model_log_size())
+    slopes = [params["gamma_kv" if kind == ROUNDING else "gamma_evict"] for kind in data.cache_kinds]
+    trend = -x[:, None] * jnp.stack(slopes)
+    misfit = sample_centred(LEVEL, trend, params["sd_kv"], np.full(trend.shape, CENTRED))
+    return params | {"kv_misfit": numpyro.deterministic("kv_misfit", misfit)}
+
+
+def cache_start(data: TaskData) -> dict[str, Any]:
+    """Where the MAP begins: every sampled site that these data add."""
+    names = site_names(data.cache_kinds)
+    if not names:
+        return {}
+    scalars = START | CACHE_SCALES
+    start: dict[str, Any] = {name: scalars[general_name(name)] for name in names}
+    return start | {LEVEL: np.zeros((len(data.shapes), len(data.cache_kinds)))}
