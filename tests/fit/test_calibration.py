@@ -111,6 +111,9 @@ def test_a_held_out_model_without_misfit_is_predicted_as_the_surface_says() -> N
             assert found[:, i, k].mean() == pytest.approx(expected, abs=0.01)
             samples = held.trajectories()[i].sum()
             assert 0 < found[:, i, k].std() <= np.sqrt(expected * (1 - expected) / samples) * 1.15
+    unsure = TRUTH | {"sd_misfit": np.asarray(1.0), "sd_effect": np.asarray(2.0)}
+    wide = leave_out.predict_measured(posterior_of([unsure] * 400, DATA), held)
+    assert (wide.std(axis=0) > found.std(axis=0)).all()
     prone = truth | {"relapse0": np.asarray(-1.0)}  # or how much relapses differ could not be seen
     narrow = leave_out.predict_measured(posterior_of([prone] * 400, DATA), held)
     for spread in ("sd_misfit", *TRAITS.values()):

@@ -4,8 +4,8 @@ Chains run side by side: a device each where there are as many devices (`numpyro
 CPU), vectorised on one GPU, one after the other elsewhere. A block is compiled once, for warm-up and sampling alike.
 
 The metric is learned from all chains together, and shrunk to the one before. Learned by each chain from its own few
-draws, as usual, the dense part of some seventy parameters is so noisy that after the first windows of a warm-up of a
-few hundred iterations trajectories were ten times longer than before them.
+draws, as usual, the dense part of some seventy parameters is mostly noise in a warm-up of a few hundred iterations, and
+trajectories get longer, not shorter, when it is taken up.
 """
 
 from __future__ import annotations
