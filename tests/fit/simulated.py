@@ -51,6 +51,7 @@ def draw_truth(seed: int, data: TaskData) -> Truth:
     truth: Truth = {
         "theta0": rng.normal(0.3, 0.3),
         "alpha": rng.normal(1.25, 0.15),
+        "bend": np.random.default_rng([seed, 20252]).normal(0.0, 0.1),
         "delta_w": rng.uniform(0.5, 1.2),
         "kappa_w": rng.lognormal(np.log(0.6), 0.2),
         "gamma_w": rng.normal(0.3, 0.1),

@@ -19,7 +19,7 @@ from tslaw.fit.infer import Draws, Sampling
 from tslaw.fit.means_check import check_means, replicated_means
 from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_file import MeansFit
-from tslaw.fit.model import POPULATION, Prior, sample_population
+from tslaw.fit.model import OF_UNIT, POPULATION, SAMPLED, Prior, logit_unit, sample_population
 from tslaw.fit.predict import predict_accuracy
 from tslaw.fit.pseudo_problems import pseudo_problems
 from tslaw.fit.surface import ability, relapse_rate, slip_rate
@@ -36,7 +36,7 @@ def earlier(folder: Path, truth: dict[str, np.ndarray], data: MeansData, task: s
     drawn = {}
     for name, value in truth.items():
         noise = SPREAD * rng.standard_normal((2, 200, *value.shape))
-        real = name in ("theta0", "gamma_w", "mu0", "mu1", "mu2", "rho", "misfit") or name[:-1] in (
+        real = name in ("theta0", "bend", "gamma_w", "mu0", "mu1", "mu2", "rho", "misfit") or name[:-1] in (
             "late",
             "slip",
             "relapse",
@@ -86,9 +86,9 @@ def test_what_belongs_to_a_task_is_not_taken_to_another(family, path: Path) -> N
     data = family[1]
     same = set(Borrowing(path).of(data))
     other = set(Borrowing(path).of(replace(data, task="another")))
-    assert same - other == set(OF_THE_TASK)
+    assert {name.removesuffix(OF_UNIT) for name in same - other} == set(OF_THE_TASK)
     assert not same & set(NEVER)
-    assert {"alpha", "delta_w", "sigma_len_excess", "mu1"} <= other
+    assert {"alpha_rel", "bend", "delta_w_rel", "sigma_len_excess", "mu1"} <= other
 
 
 def test_moments_are_the_posteriors_and_wider(family, path: Path) -> None:
@@ -96,10 +96,10 @@ def test_moments_are_the_posteriors_and_wider(family, path: Path) -> None:
     posterior = load_posterior(open_fit(path))
     found = Borrowing(path, width=0.25).of(data)
     # The default prior of alpha is half normal: its logarithm has a standard deviation of pi / sqrt(8).
-    known = np.log(posterior.params["alpha"])
-    assert found["alpha"].location == pytest.approx(known.mean(), abs=1e-6)
-    assert found["alpha"].scale == pytest.approx(np.hypot(known.std(), 0.25 * np.pi / np.sqrt(8)), rel=0.03)
-    assert found["alpha"].support == "positive"
+    known = np.log(posterior.params["alpha"] / logit_unit(posterior.params["sd_difficulty"]))
+    assert found["alpha_rel"].location == pytest.approx(known.mean(), abs=1e-6)
+    assert found["alpha_rel"].scale == pytest.approx(np.hypot(known.std(), 0.25 * np.pi / np.sqrt(8)), rel=0.03)
+    assert found["alpha_rel"].support == "positive"
     assert found["kept"].support == "share"
     assert found["gamma_w"].scale == pytest.approx(np.hypot(posterior.params["gamma_w"].std(), 0.25 * 0.5), rel=0.03)
     assert Borrowing(path, width=1.0).of(data) == {}, "no narrower than the default: nothing learned"
@@ -115,8 +115,9 @@ def test_the_prior_draws_what_was_borrowed(family, path: Path) -> None:
             return sample_population(prior, np.array([1000.0, 4000.0, 16000.0]), 0.25)
 
     drawn = jax.vmap(one)(jax.random.split(jax.random.PRNGKey(0), 4000))
-    alpha, kept = np.log(drawn["alpha"]), np.log(drawn["kept"]) - np.log1p(-drawn["kept"])
-    for name, values in (("alpha", alpha), ("kept", kept), ("gamma_w", drawn["gamma_w"])):
+    alpha = np.log(drawn["alpha"] / logit_unit(drawn["sd_difficulty"]))
+    kept = np.log(drawn["kept"]) - np.log1p(-drawn["kept"])
+    for name, values in (("alpha_rel", alpha), ("kept", kept), ("gamma_w", drawn["gamma_w"])):
         assert float(values.mean()) == pytest.approx(prior.borrowed[name].location, abs=0.06), name
         assert float(values.std()) == pytest.approx(prior.borrowed[name].scale, rel=0.05), name
     # The new budgets, not the old, decide how short a spread of lengths can be told.
@@ -241,4 +242,4 @@ def _true(truth: dict[str, np.ndarray], data: MeansData, arm: int) -> float:
 
 
 def test_every_site_of_the_default_prior_can_be_borrowed(family) -> None:
-    assert set(default_sites(family[1])) == set(POPULATION) - {"sigma_len"} | {"sigma_len_excess"}
+    assert set(default_sites(family[1])) == set(SAMPLED)

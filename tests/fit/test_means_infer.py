@@ -21,7 +21,7 @@ from tslaw.fit.pseudo_problems import pseudo_problems
 from tslaw.fit.surface import weight_bit_shape
 
 N_PLAIN = 60_000
-COMPARED = ("theta0", "alpha", "delta_w", "mu0", "sd_difficulty", "sd_misfit", "gamma_w", "guess", "kept")
+COMPARED = ("theta0", "alpha", "bend", "delta_w", "mu0", "sd_difficulty", "sd_misfit", "gamma_w", "guess", "kept")
 
 
 def plain_importance_sampling(data: MeansData, prior: Prior) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -57,7 +57,7 @@ def test_slices_agree_with_plain_importance_sampling(monkeypatch: pytest.MonkeyP
     worth = 1.0 / np.sum(weight**2)
     assert worth > 400
     for name in COMPARED:
-        change = (lambda v: v) if name in ("theta0", "mu0", "gamma_w") else np.log
+        change = (lambda v: v) if name in ("theta0", "bend", "mu0", "gamma_w") else np.log
         plain, sliced = change(params[name]), change(draws.posterior[name])
         expected = float(weight @ plain)
         spread = float(np.sqrt(weight @ (plain - expected) ** 2))

@@ -25,8 +25,10 @@ def damage(truth: Truth, bits: float) -> float:
 
 
 def ability(truth: Truth, x: float, bits: float) -> float:
+    bend = float(truth["bend"])
+    gained = float(truth["alpha"]) * ((exp(bend * x) - 1.0) / bend if bend else x)
     lost = float(truth["delta_w"]) * damage(truth, bits) * exp(-float(truth["gamma_w"]) * x)
-    return float(truth["theta0"]) + float(truth["alpha"]) * x - lost
+    return float(truth["theta0"]) + gained - lost
 
 
 def log_length(truth: Truth, x: float, bits: float) -> float:

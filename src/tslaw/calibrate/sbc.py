@@ -21,18 +21,18 @@ from tslaw.fit.model import Prior
 from tslaw.fit.posterior import Posterior
 
 PRIOR = Prior(
-    theta0=1.0,
-    alpha=1.5,
-    delta_w=1.0,
+    theta0=0.4,
+    alpha=0.55,
+    delta_w=0.35,
     mu0=0.5,
     mu1=0.2,
     mu2=0.2,
-    sd_difficulty=2.0,
+    sd_difficulty=(2.0, 0.4),
     sd_length=0.4,
-    sd_effect=1.0,
-    sd_effect_w=0.7,
-    sd_misfit=(0.2, 0.7),
-    sd_misfit_w=(0.2, 0.7),
+    sd_effect=0.35,
+    sd_effect_w=0.25,
+    sd_misfit=(0.07, 0.7),
+    sd_misfit_w=(0.07, 0.7),
 )
 """Of families that somebody might measure: the default one with the widest scales made narrower."""
 

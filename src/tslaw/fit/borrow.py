@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from numpyro import handlers
@@ -36,7 +37,8 @@ from numpyro.distributions import biject_to, constraints
 from tslaw.errors import TslawError
 from tslaw.fit.fit_file import load_posterior, open_fit, task_names
 from tslaw.fit.lengths import length_resolution
-from tslaw.fit.model import Prior, sample_population
+from tslaw.fit.model import OF_UNIT, RELATIVE, Prior, logit_unit, sample_population
+from tslaw.fit.surface import rise
 
 if TYPE_CHECKING:
     from tslaw.fit.data import TaskData
@@ -47,8 +49,8 @@ WIDTH = 0.5
 NEVER = ("guess",)
 OF_THE_TASK = ("theta0", "mu0", "sd_difficulty", "sd_length", "rho")
 ALL_TREND = ("theta0", "mu0")
-TRENDS = {"theta0": "alpha", "mu0": "mu1", "slip0": "slip1", "late0": "late2", "relapse0": "relapse1"}
-"""What changes with x, and its slope; `delta_w` falls as exp(-gamma_w x)."""
+TRENDS = {"mu0": "mu1", "slip0": "slip1", "late0": "late2", "relapse0": "relapse1"}
+"""What changes with x, and its slope; `theta0` rises by alpha, bent, and `delta_w` falls as exp(-gamma_w x)."""
 PRIOR_DRAWS = 8192
 
 Support = Literal["real", "positive", "share"]
@@ -128,7 +130,8 @@ class Borrowing:
         same = all(p.task == data.task for p in found)
         answer = {}
         for name, fn in default_sites(data).items():
-            if name in NEVER or (name in OF_THE_TASK and not same) or (name in ALL_TREND and not inside):
+            of = name.removesuffix(OF_UNIT)
+            if of in NEVER or (of in OF_THE_TASK and not same) or (of in ALL_TREND and not inside):
                 continue
             transform = biject_to(fn.support)
             known = np.concatenate([np.asarray(transform.inv(draws[name])) for draws in moved])
@@ -177,11 +180,18 @@ def within_sizes(posterior: Posterior, reference_size: float) -> bool:
 
 
 def at_reference(posterior: Posterior, reference_size: float) -> dict[str, np.ndarray]:
-    """A fit's population draws with sizes relative to another reference, or to the nearest size it has seen."""
+    """A fit's population draws with sizes relative to another reference, or to the nearest size it has seen, as
+    themselves and as what is sampled."""
     shift = float(np.clip(np.log(reference_size / posterior.reference_size), *posterior.log_size_range))
     draws = {name: np.asarray(values, float) for name, values in posterior.params.items() if values.ndim == 1}
     moved = draws | {name: draws[name] + shift * draws[slope] for name, slope in TRENDS.items()}
+    moved["theta0"] = draws["theta0"] + np.asarray(
+        rise({k: jnp.asarray(v) for k, v in draws.items()}, jnp.asarray(shift))
+    )
+    moved["alpha"] = draws["alpha"] * np.exp(shift * draws["bend"])
     moved["delta_w"] = draws["delta_w"] * np.exp(-shift * draws["gamma_w"])
+    unit = logit_unit(draws["sd_difficulty"])
+    moved |= {name + OF_UNIT: moved[name] / unit for name in RELATIVE}
     least = length_resolution(posterior.budgets)
     moved["sigma_len_excess"] = np.sqrt(np.maximum(draws["sigma_len"] ** 2 - least**2, 1e-6))
     return moved

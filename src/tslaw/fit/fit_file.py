@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tslaw.fit.posterior import Posterior
 
 SCHEMA = "tslaw-fit"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 GROUPS = ("posterior", "sample_stats", "posterior_predictive", "observed_data", "constant_data", "loo")
 
 EFFECT_DIMS = {

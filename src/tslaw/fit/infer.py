@@ -21,15 +21,15 @@ from tslaw.fit import surface
 from tslaw.fit.cache_prior import CACHE_SCALES, LEVEL, cache_sites, cache_start
 from tslaw.fit.data import TaskData
 from tslaw.fit.lengths import draw_lengths
-from tslaw.fit.model import POPULATION, Prior, groups, informative, sample_parameters, task_model
+from tslaw.fit.model import POPULATION, SAMPLED, Prior, groups, informative, sample_parameters, task_model
 from tslaw.fit.nuts import Checkpoint, sample_chains
 
 MAP_SCALES = {
     "sd_difficulty": 3.0,
-    "sd_misfit": 0.3,
-    "sd_misfit_w": 0.3,
-    "sd_effect": 2.0,
-    "sd_effect_w": 1.0,
+    "sd_misfit_rel": 0.09,
+    "sd_misfit_w_rel": 0.09,
+    "sd_effect_rel": 0.6,
+    "sd_effect_w_rel": 0.3,
     "sd_mu": 0.1,
     "sd_late": 0.3,
     "sd_relapse": 0.3,
@@ -43,15 +43,15 @@ HESSIAN_STEP = 1e-3
 OF_MODELS = ("model_ability", "quantized_ability", *(f"{name}_level" for name in surface.TRAITS))
 """Sites with one number a model."""
 
-DENSE = tuple(sorted(set(POPULATION) - {"sigma_len"} | {"sigma_len_excess", *OF_MODELS}))
+DENSE = tuple(sorted({*SAMPLED, *OF_MODELS}))
 """Sites with a dense metric, in any data: few and strongly correlated. The problems' effects are many and hardly so."""
 
 AUXILIARY = (
     *OF_MODELS,
     LEVEL,
+    *sorted(set(SAMPLED) - set(POPULATION)),
     "logit",
     "quantized_logit",
-    "sigma_len_excess",
     "easiness",
     "trajectories",
 )
@@ -99,9 +99,10 @@ def rough_start(data: TaskData, prior: Prior) -> dict[str, Array]:
     n_models = len(set(data.models))
     native, low = groups(data, prior)
     scalars = {
-        "theta0": 0.0,
-        "alpha": 1.0,
-        "delta_w": 0.5,
+        "theta0_rel": 0.0,
+        "alpha_rel": 0.3,
+        "bend": 0.0,
+        "delta_w_rel": 0.15,
         "kappa_w": 0.6,
         "gamma_w": 0.0,
         "mu0": middle,

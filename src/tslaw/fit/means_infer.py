@@ -35,7 +35,7 @@ from tslaw.fit import surface
 from tslaw.fit.infer import Draws, Sampling
 from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_model import Moments, Reports, moments, report_error, reports
-from tslaw.fit.model import Prior, sample_population
+from tslaw.fit.model import OF_UNIT, Prior, logit_unit, sample_population
 from tslaw.fit.pseudo_problems import pseudo_problems
 
 SOLVED_FOR = ("theta0", "alpha", "delta_w")
@@ -131,8 +131,10 @@ def quantile(fn: Any) -> Callable[[Array], Array]:
 
 def posterior_density(data: MeansData, prior: Prior, points: np.ndarray, sites: dict[str, Any]) -> Target:
     """The posterior over the coordinates (z, xi): see above."""
-    free = {name: quantile(fn) for name, fn in sites.items() if name not in SOLVED_FOR}
-    first = {name: sites[name].sample(jax.random.PRNGKey(0), (MOMENT_DRAWS,)) for name in SOLVED_FOR}
+    solved_for = {name: sites[name + OF_UNIT] for name in SOLVED_FOR}
+    free = {name: quantile(fn) for name, fn in sites.items() if name.removesuffix(OF_UNIT) not in SOLVED_FOR}
+    unit = logit_unit(sites["sd_difficulty"].sample(jax.random.PRNGKey(1), (MOMENT_DRAWS,)))
+    first = {name: unit * fn.sample(jax.random.PRNGKey(0), (MOMENT_DRAWS,)) for name, fn in solved_for.items()}
     n_models = len(data.shapes)
     # Roughly the prior of Theta; what it is matters for the speed alone.
     middle = jnp.concatenate([jnp.stack([d.mean() for d in first.values()]), jnp.zeros(2 * n_models)])
@@ -154,7 +156,7 @@ def posterior_density(data: MeansData, prior: Prior, points: np.ndarray, sites: 
         )
 
     def population(draw: dict[str, Array]) -> dict[str, Array]:
-        rest = {name: jnp.ones(()) for name in SOLVED_FOR}  # replaced once they are solved for
+        rest = {name + OF_UNIT: jnp.ones(()) for name in SOLVED_FOR}  # replaced once they are solved for
         with handlers.seed(rng_seed=0), handlers.substitute(data=draw | rest):
             return sample_population(prior, data.budgets, data.chance)
 
@@ -165,7 +167,9 @@ def posterior_density(data: MeansData, prior: Prior, points: np.ndarray, sites: 
         quantized = surface.weight_bit_shape(bits, params["kappa_w"])[:, None]
         loss = quantized * jnp.exp(-params["gamma_w"] * x)[:, None]
         misfits = jnp.concatenate([params["sd_misfit"] * own, params["sd_misfit_w"] * quantized * own], axis=1)
-        design = jnp.concatenate([jnp.ones_like(loss), x[:, None], -loss, misfits], axis=1)
+        design = jnp.concatenate(
+            [jnp.ones_like(loss), surface.bent(params["bend"], x)[:, None], -loss, misfits], axis=1
+        )
         rows = design[data.report_arm]
         # Nearly all the time goes into these reports x problems, and single precision is enough for them.
         parts = reports({name: value.astype(jnp.float32) for name, value in params.items()}, data, points32)
@@ -193,9 +197,10 @@ def posterior_density(data: MeansData, prior: Prior, points: np.ndarray, sites: 
         at = at_abilities(rows @ theta)
         error = report_error(at.within, data.report_answers)
         log_p += jnp.sum(-0.5 * ((observed - at.mean) / error) ** 2 - jnp.log(error)) - 0.5 * jnp.sum(theta[3:] ** 2)
-        for name, value in zip(SOLVED_FOR, theta, strict=False):
-            inside = sites[name].support(value)
-            log_p += jnp.where(inside, sites[name].log_prob(jnp.where(inside, value, 1.0)), -jnp.inf)
+        unit = logit_unit(params["sd_difficulty"])
+        for (name, fn), value in zip(solved_for.items(), theta, strict=False):
+            inside = fn.support(value)
+            log_p += jnp.where(inside, fn.log_prob(jnp.where(inside, value / unit, 1.0)) - jnp.log(unit), -jnp.inf)
             params[name] = value
         params["misfit"] = misfits @ theta[3:]
         return jnp.where(jnp.isnan(log_p), -jnp.inf, log_p), params

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 POPULATION = (
     "theta0",
     "alpha",
+    "bend",
     "delta_w",
     "kappa_w",
     "gamma_w",
@@ -76,8 +77,15 @@ POPULATION = (
     "relapse_power",
     "kept",
 )
-"""The parameters that are not tied to one problem or one arm."""
+"""The parameters that are not tied to one problem or one arm, in the units of the surface."""
 
+RELATIVE = ("theta0", "alpha", "delta_w", "sd_misfit", "sd_misfit_w", "sd_effect", "sd_effect_w")
+"""What is sampled as a multiple of `logit_unit`, under these names and `OF_UNIT`."""
+OF_UNIT = "_rel"
+SAMPLED = tuple({"sigma_len": "sigma_len_excess"}.get(n, n + OF_UNIT * (n in RELATIVE)) for n in POPULATION)
+"""The sites that they are sampled as."""
+LOGISTIC_SD = 1.814
+"""The standard deviation of the logistic distribution, pi / sqrt(3)."""
 
 QUARTILE = -0.6745
 """The lower one of a standard normal."""
@@ -93,22 +101,29 @@ FEW = 0.03
 
 @dataclass(frozen=True)
 class Prior:
-    """Scales of the priors, in the units of the surface (logits and log tokens).
+    """Scales of the priors, in the units of the surface (log tokens, logits) and, for abilities, in units of how widely
+    problems differ (`logit_unit`).
 
-    The defaults say (two standard deviations): a model e times larger gains 0 to 8 logits; 4-bit weights cost 0 to 3
-    logits at the reference size; difficulties spread with a standard deviation of 0 to 10 logits, models' misfits of
-    0.07 to 1.2, their lengths of 0.02 to 0.4 log tokens, their late shares, relapse rates and slips of 0.07 to 1.2
-    logits or logs (never of zero: no two models lie on one line, and chains would get stuck on the way there), a
-    model's effects on single problems, and those of its quantization, of 0 to 5; lengths lie within a factor of
-    about 20 of the budgets' middle, and a fifth of an arm's are its own, up to half; a tenth of the solutions come
-    late, up to a half, about e times later, more of them or fewer where problems are long, models small or bits few;
-    what was solved relapses within 20 typical lengths, give or take a factor of 20, and a quarter of it stays, up to
-    two thirds.
+    How far apart problems lie in logits is hardly known where most are solved always or never; what a model's size
+    does to its accuracy is known all the same. Priors in logits would tie the two, and flatten the trend in size.
+
+    The defaults say (two standard deviations): an average problem is solved by 2 to 98% of models of the reference
+    size; a model e times larger gains 0 to 1.6 units (1 unit: from 50% of the problems to 84%), up to 1.5 times more,
+    or less, with every factor of e in size; 4-bit weights cost 0 to 0.8 units at the reference size; difficulties
+    spread with a standard deviation of 1 to 20 logits, models' misfits of 0.02 to 0.25 units, those of their
+    quantization of 0.01 to 0.16, their lengths of 0.02 to 0.4 log tokens, their late shares, relapse rates and slips
+    of 0.07 to 1.2 logits or logs (never of zero: no two models lie on one line, and chains would get stuck on the way
+    there), a model's effects on single problems, and those of its quantization, of 0 to 1.2 units; lengths lie within
+    a factor of about 20 of the budgets' middle, and a fifth of an arm's are its own, up to half; a tenth of the
+    solutions come late, up to a half, about e times later, more of them or fewer where problems are long, models small
+    or bits few; what was solved relapses within 20 typical lengths, give or take a factor of 20, and a quarter of it
+    stays, up to two thirds.
     """
 
-    theta0: float = 5.0
-    alpha: float = 4.0
-    delta_w: float = 1.5
+    theta0: float = 1.0
+    alpha: float = 0.8
+    bend: float = 0.2
+    delta_w: float = 0.4
     kappa_w: tuple[float, float] = (0.6, 0.5)
     gamma_w: float = 0.5
     mu0: float = 1.5
@@ -121,12 +136,12 @@ class Prior:
     late3: float = 0.5
     late_delay: tuple[float, float] = (1.0, 0.3)
     rho: float = 0.3
-    sd_difficulty: float = 5.0
+    sd_difficulty: tuple[float, float] = (4.0, 0.8)
     sd_length: float = 1.0
-    sd_misfit: tuple[float, float] = (0.3, 0.7)
-    sd_misfit_w: tuple[float, float] = (0.3, 0.7)
-    sd_effect: float = 2.5
-    sd_effect_w: float = 2.5
+    sd_misfit: tuple[float, float] = (0.06, 0.7)
+    sd_misfit_w: tuple[float, float] = (0.04, 0.7)
+    sd_effect: float = 0.6
+    sd_effect_w: float = 0.6
     sd_mu: tuple[float, float] = (0.1, 0.7)
     sd_late: tuple[float, float] = (0.3, 0.7)
     sd_relapse: tuple[float, float] = (0.3, 0.7)
@@ -149,10 +164,8 @@ class Prior:
 def sample_population(prior: Prior, budgets: np.ndarray, chance: float) -> dict[str, Array]:
     """Draw the population parameters from the prior (inside a NumPyro model); `budgets` (budget,) in tokens."""
     mean_log_budget = float(np.log(budgets).mean())
-    draw = {
-        "theta0": dist.Normal(0.0, prior.theta0),
-        "alpha": dist.HalfNormal(prior.alpha),
-        "delta_w": dist.HalfNormal(prior.delta_w),
+    draw = relative_priors(prior) | {
+        "bend": dist.Normal(0.0, prior.bend),
         "kappa_w": dist.LogNormal(np.log(prior.kappa_w[0]), prior.kappa_w[1]),
         "gamma_w": dist.Normal(0.0, prior.gamma_w),
         "mu0": dist.Normal(mean_log_budget, prior.mu0),
@@ -165,10 +178,8 @@ def sample_population(prior: Prior, budgets: np.ndarray, chance: float) -> dict[
         "late3": dist.Normal(0.0, prior.late3),
         "late_delay": dist.LogNormal(np.log(prior.late_delay[0]), prior.late_delay[1]),
         "rho": dist.Normal(0.0, prior.rho),
-        "sd_difficulty": dist.HalfNormal(prior.sd_difficulty),
+        "sd_difficulty": dist.LogNormal(np.log(prior.sd_difficulty[0]), prior.sd_difficulty[1]),
         "sd_length": dist.HalfNormal(prior.sd_length),
-        "sd_effect": dist.HalfNormal(prior.sd_effect),
-        "sd_effect_w": dist.HalfNormal(prior.sd_effect_w),
         "own_length_share": dist.Beta(*prior.own_length_share),
         "own_length_spread": dist.LogNormal(np.log(prior.own_length_spread[0]), prior.own_length_spread[1]),
         # Centred on the task's chance rate but free to find guessing that is better or worse than uniform.
@@ -181,17 +192,45 @@ def sample_population(prior: Prior, budgets: np.ndarray, chance: float) -> dict[
         "relapse_power": dist.LogNormal(np.log(prior.relapse_power[0]), prior.relapse_power[1]),
         "kept": dist.Beta(*prior.kept),
     }
-    draw |= {name: dist.LogNormal(np.log(median), spread) for name, (median, spread) in between_models(prior).items()}
+    draw |= {name: _log_normal(getattr(prior, name)) for name in surface.TRAITS.values()}
     draw |= {name: of.distribution() for name, of in prior.borrowed.items()}
-    params = {name: numpyro.sample(name, distribution) for name, distribution in draw.items()}
+    params = in_logits({name: numpyro.sample(name, distribution) for name, distribution in draw.items()})
     excess = params.pop("sigma_len_excess")
     params["sigma_len"] = numpyro.deterministic("sigma_len", jnp.hypot(excess, length_resolution(budgets)))
     return params
 
 
-def between_models(prior: Prior) -> dict[str, tuple[float, float]]:
-    """The priors of how much models differ, medians and standard deviations of logs, by the names of their sites."""
-    return {name: getattr(prior, name) for name in ("sd_misfit", "sd_misfit_w", *surface.TRAITS.values())}
+def relative_priors(prior: Prior) -> dict[str, dist.Distribution]:
+    """The priors of what is sampled in units of how widely problems differ, by the names of their sites."""
+    draw = {
+        "theta0": dist.Normal(0.0, prior.theta0),
+        "alpha": dist.HalfNormal(prior.alpha),
+        "delta_w": dist.HalfNormal(prior.delta_w),
+        "sd_misfit": _log_normal(prior.sd_misfit),
+        "sd_misfit_w": _log_normal(prior.sd_misfit_w),
+        "sd_effect": dist.HalfNormal(prior.sd_effect),
+        "sd_effect_w": dist.HalfNormal(prior.sd_effect_w),
+    }
+    return {name + OF_UNIT: distribution for name, distribution in draw.items()}
+
+
+def logit_unit(sd_difficulty: Any) -> Any:
+    """How many logits make a unit of ability: the standard deviation over problems, and over one answer's chance."""
+    return (sd_difficulty**2 + LOGISTIC_SD**2) ** 0.5
+
+
+def in_logits(params: dict[str, Array]) -> dict[str, Array]:
+    """The same parameters, the relative ones of them in logits, under their own names, as deterministic sites."""
+    found, unit = dict(params), logit_unit(params["sd_difficulty"])
+    for name in RELATIVE:
+        if name + OF_UNIT in found:
+            found[name] = numpyro.deterministic(name, found.pop(name + OF_UNIT) * unit)
+    return found
+
+
+def _log_normal(median_and_spread: tuple[float, float]) -> dist.Distribution:
+    median, spread = median_and_spread
+    return dist.LogNormal(np.log(median), spread)
 
 
 def informative(data: TaskData) -> np.ndarray:
@@ -244,7 +283,8 @@ def groups(data: TaskData, prior: Prior) -> tuple[Group, Group]:
     own = _typical_variance(native.logit - additive, 1.0 / native.information)
     lost = low.logit - native.logit
     lost = _typical_variance(lost - lost.mean(axis=1, keepdims=True), 1.0 / low.information + 1.0 / native.information)
-    return _group(model, native, own, prior.sd_misfit), _group(model, low, lost, prior.sd_misfit_w)
+    unit = float(logit_unit(prior.sd_difficulty[0]))
+    return _group(model, native, own, prior.sd_misfit, unit), _group(model, low, lost, prior.sd_misfit_w, unit)
 
 
 def _seen(data: TaskData, model: np.ndarray, member: np.ndarray) -> _Seen:
@@ -261,9 +301,9 @@ def _typical_variance(residuals: np.ndarray, noise: np.ndarray) -> float:
     return float(np.clip(np.mean(residuals**2 - noise), *VARIANCES))
 
 
-def _group(model: np.ndarray, seen: _Seen, variance: float, sd_misfit: tuple[float, float]) -> Group:
+def _group(model: np.ndarray, seen: _Seen, variance: float, sd_misfit: tuple[float, float], unit: float) -> Group:
     effect = seen.two_sided * variance / (1.0 + seen.two_sided * variance)
-    of_model = (effect / variance).sum(axis=1) * (sd_misfit[0] * np.exp(QUARTILE * sd_misfit[1])) ** 2
+    of_model = (effect / variance).sum(axis=1) * (unit * sd_misfit[0] * np.exp(QUARTILE * sd_misfit[1])) ** 2
     return Group(model, of_model / (1.0 + of_model), effect, seen.logit)
 
 
@@ -289,7 +329,7 @@ def sample_parameters(data: TaskData, prior: Prior) -> dict[str, Array]:
     x = jnp.asarray(data.model_log_size())
     params |= sample_traits(params, x)
     quantized = surface.weight_bit_shape(jnp.asarray(data.weight_bits), params["kappa_w"])
-    rise = params["alpha"] * x
+    rise = surface.rise(params, x)
     loss = params["delta_w"] * jnp.exp(-params["gamma_w"] * x)
     u = sample_centred("model_ability", rise, params["sd_misfit"], native.misfit)
     v = sample_centred("quantized_ability", -loss, params["sd_misfit_w"], low.misfit)

@@ -3,18 +3,19 @@
 A trajectory of arm *i* on problem *j* is right at budget *T* if the model *can* solve the problem (probability q) and
 if its thinking has *finished* by T (probability F):
 
-    theta_i  = theta0 + alpha x_i - delta_w(b_i) exp(-gamma_w x_i) + u_i
+    theta_i  = theta0 + alpha (exp(bend x_i) - 1) / bend - delta_w(b_i) exp(-gamma_w x_i) + u_i
     q_ij     = sigmoid(theta_i - d_j + c_ij)
     m_ij     = mu0 + mu1 x_i + mu2 s(b_i) + rho d_j + ell_j + o_ij
     F_ij(T)  = (1 - l) Phi((ln T - m_ij) / sigma_len) + l Phi((ln T - m_ij - tau) / sqrt(sigma_len^2 + tau^2 / 4))
     p_ij(T)  = guess + (1 - slip_i - guess) q_ij S_ij(T)
     S_ij(T)  = F_ij(T) with each of its two terms times w + (1 - w) exp(-kappa_i (c_i(T) - c_i(t)))
 
-x is ln(parameters / reference size), b the bits a weight has, s(b) the share of 4 bits' damage that b bits do
-(delta_w(b) = delta_w s(b)), m the expected log length of the thinking needed, d_j and ell_j how difficult and how long
-problem j is (zero for an average one), l = `late_share(...)` of the solutions come only when thinking is gone over
-again, a log time tau = `late_delay` later and more spread by half of that, `guess` the chance to be right without
-having solved, `slip` the chance that a probe of a solved trajectory answers wrongly.
+x is ln(parameters / reference size), bend how the gain of an e times larger model changes with size (it never turns
+into a loss; below 0 ability has a ceiling, as in scaling laws), b the bits a weight has, s(b) the share of 4 bits'
+damage that b bits do (delta_w(b) = delta_w s(b)), m the expected log length of the thinking needed, d_j and ell_j how
+difficult and how long problem j is (zero for an average one), l = `late_share(...)` of the solutions come only when
+thinking is gone over again, a log time tau = `late_delay` later and more spread by half of that, `guess` the chance to
+be right without having solved, `slip` the chance that a probe of a solved trajectory answers wrongly.
 
 A solved trajectory may be lost again when thinking goes on (and a lost one found): it relapses at the rate kappa_i on a
 clock c_i(T) = (T / typical length)^relapse_power, in the long run to w = `kept`; t is the time at which that term's
@@ -73,6 +74,8 @@ TIMING = (
 TRAITS = {"model_mu": "sd_mu", "model_late": "sd_late", "model_relapse": "sd_relapse", "model_slip": "sd_slip"}
 """A model's own traits, in the order of `Traits`, and the standard deviations over models."""
 
+SMALL = 1e-3
+"""Where the series of `bent` is exact to 1e-10."""
 SIGMOID_WEIGHTS = (0.16107517, 0.58313582, 0.25578901)
 SIGMOID_SLOPES = (0.36361785, 0.57636826, 0.90542097)
 
@@ -114,7 +117,21 @@ def weight_bit_penalty(bits: Array, delta_w: Array, kappa_w: Array) -> Array:
 def ability(params: Params, x: Array, bits: Array) -> Array:
     """theta without the arm's misfit, in logits; `x` and `bits` broadcast against each other and the parameters."""
     penalty = weight_bit_penalty(bits, params["delta_w"], params["kappa_w"])
-    return params["theta0"] + params["alpha"] * x - penalty * jnp.exp(-params["gamma_w"] * x)
+    return params["theta0"] + rise(params, x) - penalty * jnp.exp(-params["gamma_w"] * x)
+
+
+def rise(params: Params, x: Array) -> Array:
+    """Logits of ability above that of the reference size, alpha (exp(bend x) - 1) / bend; the two broadcast."""
+    return params["alpha"] * bent(params["bend"], x)
+
+
+def bent(bend: Array, x: Array) -> Array:
+    """(exp(bend x) - 1) / bend, which is x for a bend of 0; of the shape to which the two broadcast."""
+    t = bend * x
+    small = jnp.abs(t) < SMALL
+    # Where the ratio would be 0 / 0 its series stands in, and the unused branch gets an argument without a singularity.
+    safe = jnp.where(small, 1.0, t)
+    return x * jnp.where(small, 1.0 + 0.5 * t + t * t / 6.0, jnp.expm1(safe) / safe)
 
 
 def log_length(params: Params, x: Array, bits: Array, own: Array | np.ndarray | float = 0.0) -> Array:

@@ -26,7 +26,7 @@ from jax import Array
 from tslaw.errors import TslawError
 from tslaw.fit.data import TaskData, distinct_rows
 from tslaw.fit.infer import Draws
-from tslaw.fit.model import Prior, groups, sample_centred
+from tslaw.fit.model import Prior, groups, logit_unit, sample_centred
 from tslaw.fit.predictive import PREDICTIVE_DRAWS, trajectories
 from tslaw.fit.surfaces.sampling import NutsSurface
 from tslaw.fit.surfaces.trajectories import log_likelihood_of_pairs, simulate_probes
@@ -144,15 +144,20 @@ class LogitSurface(NutsSurface):
 
     def _spreads(self, data: TaskData) -> Params:
         """What every such surface has beside its curve."""
-        prior, weight = self.prior, self.prior.guess_weight
+        prior, weight, unit = self.prior, self.prior.guess_weight, self.logit_unit
         draw = {
             "guess": dist.Beta(1.0 + weight * data.chance, 9.0 + weight * (1.0 - data.chance)),
-            "sd_difficulty": dist.HalfNormal(prior.sd_difficulty),
-            "sd_misfit": dist.LogNormal(np.log(prior.sd_misfit[0]), prior.sd_misfit[1]),
-            "sd_effect": dist.HalfNormal(prior.sd_effect),
+            "sd_difficulty": dist.LogNormal(np.log(prior.sd_difficulty[0]), prior.sd_difficulty[1]),
+            "sd_misfit": dist.LogNormal(np.log(unit * prior.sd_misfit[0]), prior.sd_misfit[1]),
+            "sd_effect": dist.HalfNormal(unit * prior.sd_effect),
             "sd_trajectory": dist.HalfNormal(SD_TRAJECTORY),
         }
         return {name: numpyro.sample(name, distribution) for name, distribution in draw.items()}
+
+    @property
+    def logit_unit(self) -> float:
+        """Logits in a unit of ability, were problems to differ as the prior's median says."""
+        return float(logit_unit(self.prior.sd_difficulty[0]))
 
     def _checked_curve(self, params: Params, data: TaskData) -> Array:
         curve, expected = self.curve(params, data), (len(data.arms), len(data.budgets))

@@ -30,12 +30,12 @@ class Plain(LogitSurface):
     title = "logit-linear in log size, saturating in log budget"
 
     def parameters(self, data: TaskData) -> Params:
-        """Priors; those that the mechanistic surface has too are the same."""
-        prior = self.prior
+        """Priors; those that the mechanistic surface has too are as wide, in its prior's typical unit of ability."""
+        prior, unit = self.prior, self.logit_unit
         draw = {
-            "theta0": dist.Normal(0.0, prior.theta0),
-            "alpha": dist.HalfNormal(prior.alpha),
-            "delta_w": dist.HalfNormal(prior.delta_w),
+            "theta0": dist.Normal(0.0, unit * prior.theta0),
+            "alpha": dist.HalfNormal(unit * prior.alpha),
+            "delta_w": dist.HalfNormal(unit * prior.delta_w),
             "kappa_w": dist.LogNormal(np.log(prior.kappa_w[0]), prior.kappa_w[1]),
             "rise": dist.HalfNormal(RISE),
             "power": dist.LogNormal(np.log(POWER[0]), POWER[1]),
