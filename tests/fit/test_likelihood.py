@@ -77,6 +77,42 @@ def test_any_pattern_agrees_with_brute_force(values, data) -> None:
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-300)
 
 
+@pytest.mark.parametrize("unrolled", [True, False], ids=["written out", "step by step"])
+def test_gradients_agree_with_differences_of_brute_force(unrolled, monkeypatch) -> None:
+    monkeypatch.setattr(likelihood, "_unrolled", lambda: unrolled)
+    patterns = np.array([[1, 0, 1, 1], [0, 0, 0, 0], [-2, 1, -2, 0], [-2, -2, 1, -2]])
+    values = np.array([0.7, 0.1, 0.3, 0.6, 0.9, 0.05, 0.02, 0.9, 0.8, 0.95, 0.6, 0.4])
+
+    def total(values: Array) -> Array:
+        q, finished, guess, slip, decay, kept = values[0], values[1:5], values[5], values[6], values[7:11], values[11]
+        return _compiled.__wrapped__(patterns[None], q, finished, guess, slip, decay, kept).sum()
+
+    def slow(values: np.ndarray) -> float:
+        q, *finished, guess, slip = values[:7].tolist()
+        noise = (guess, slip, values[7:11].tolist(), float(values[11]))
+        return sum(np.log(reference.pattern_probability(p, q, finished, *noise)) for p in patterns.tolist())
+
+    steps = 1e-6 * np.eye(len(values))
+    expected = [(slow(values + step) - slow(values - step)) / 2e-6 for step in steps]
+    found = jax.jit(jax.vmap(jax.grad(total)))(jnp.stack([values, values]))
+    assert np.asarray(found[1]) == pytest.approx(np.array(expected), rel=1e-6, abs=1e-6)
+
+
+def test_single_precision_is_exact_to_its_rounding_where_little_is_lost() -> None:
+    """With slips and relapses so rare that 1 - p in single precision would be wrong by percents."""
+    patterns = np.array(list(product((1, 0, -2), repeat=N_BUDGETS)))[None]
+
+    def found(values: Array, dtype: Any) -> Array:
+        relapse = likelihood.Relapse(1.0 - values[2:6][None], values[6])
+        return likelihood.probe_probabilities(patterns, values[0], values[1:2], relapse, dtype)
+
+    values = jnp.asarray([0.01, 1e-6, 1e-6, 3e-6, 1e-6, 2e-6, 0.4])
+    single, double = (np.asarray(found(values, dtype), float) for dtype in (jnp.float32, float))
+    assert single == pytest.approx(double, rel=3e-6)
+    slopes = [jax.grad(lambda v, d=dtype: jnp.sum(found(v, d)))(values) for dtype in (jnp.float32, float)]
+    assert np.asarray(slopes[0]) == pytest.approx(np.asarray(slopes[1]), rel=1e-5, abs=1e-4)
+
+
 @quick
 @given(trajectories(), st.data())
 def test_a_single_probe_is_a_bernoulli_of_the_accuracy(values, data) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 from simulated import draw_truth, posterior_of, template
 
 from reference import surface_reference as reference
@@ -36,6 +38,13 @@ def test_the_bit_penalty_falls_with_bits(delta, kappa, bits) -> None:
 def test_accuracy_lies_between_guessing_and_not_slipping(guess, slip) -> None:
     ends = surface.accuracy(jnp.array([0.0, 1.0]), guess, slip)
     assert ends == pytest.approx([guess, 1.0 - slip])
+
+
+def test_the_normal_distribution_function_is_exact_in_both_tails() -> None:
+    z = np.concatenate([np.linspace(-37, 9, 500), [-1e3, 0.0, 1e3]])
+    assert np.asarray(surface.normal_cdf(jnp.asarray(z))) == pytest.approx(norm.cdf(z), rel=1e-12, abs=0)
+    slope = jax.vmap(jax.grad(surface.normal_cdf))(jnp.asarray(z))
+    assert np.asarray(slope) == pytest.approx(norm.pdf(z), rel=1e-11, abs=0)
 
 
 def test_a_measured_arm_agrees_with_the_reference_and_has_the_right_limits() -> None:

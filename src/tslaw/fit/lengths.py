@@ -145,10 +145,10 @@ def _row_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGr
     finished = cache_arms.finished(params, data, mean_log_length, late)
     if_solvable = lik.state_probabilities(jnp.ones(finished.shape[:-1]), finished)
     slip = surface.slip_rate(params, x, traits.slip)
-    probes = lik.probe_probabilities(data.patterns[rows.pattern], params["guess"], slip, relapse_chain(params, data))
-    # Nearly all the time goes into these rows x nodes, and single precision is enough for them.
-    if_solvable, probes = if_solvable.astype(jnp.float32), probes.astype(jnp.float32)
-    solvable = jnp.einsum("igm,ism->isg", if_solvable, probes)
+    patterns, relapse = data.patterns[rows.pattern], relapse_chain(params, data)
+    # Most of the time goes into the patterns and the rows x nodes, and single precision is enough for them.
+    probes = lik.probe_probabilities(patterns, params["guess"], slip, relapse, jnp.float32)
+    solvable = jnp.einsum("igm,ism->isg", if_solvable.astype(jnp.float32), probes)
     a, b = (table[rows.arm, rows.slot] for table in (solvable, probes[..., -1:]))
     q_row = q.astype(jnp.float32)[rows.arm, rows.problem, None]
     likelihood = q_row * a + (1.0 - q_row) * b

@@ -17,11 +17,14 @@ samples.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
+
+Pair = tuple[Array, Array]
 
 
 class Relapse(NamedTuple):
@@ -60,7 +63,9 @@ def state_probabilities(q: Array, finished: Array) -> Array:
     return jnp.concatenate([q[..., None] * gained, 1.0 - q[..., None] * finished[..., -1:]], axis=-1)
 
 
-def probe_probabilities(patterns: np.ndarray, guess: Array, slip: Array, relapse: Relapse) -> Array:
+def probe_probabilities(
+    patterns: np.ndarray | Array, guess: Array, slip: Array, relapse: Relapse, dtype: Any = float
+) -> Array:
     """P(pattern | state).
 
     Parameters
@@ -68,27 +73,60 @@ def probe_probabilities(patterns: np.ndarray, guess: Array, slip: Array, relapse
     patterns : (..., pattern, K) integers: 1 right, 0 wrong, negative not measured.
     guess : the chance to be right without having solved. slip : (...).
     relapse : with `decay` (..., K).
+    dtype : of what comes after solving. All its terms are positive, so nothing cancels in single precision; the small
+        chances it begins with are taken from 1 in the precision of the parameters.
 
     Returns
     -------
     (..., pattern, K + 1)
     """
-    right, lost = (_emission(patterns, p) for p in (1.0 - slip[..., None, None], guess))
-    n_budgets = patterns.shape[-1]
-    stay, found = relapse.from_right()[..., None, :], relapse.from_lost()[..., None, :]
-    enter = relapse.from_right(halved=True)[..., None, :]
-    if_right = if_lost = jnp.ones(right.shape[:-1])
-    entered = []
-    for k in reversed(range(n_budgets)):
-        if k < n_budgets - 1:
-            p, f = stay[..., k + 1], found[..., k + 1]
-            if_right, if_lost = p * if_right + (1.0 - p) * if_lost, f * if_right + (1.0 - f) * if_lost
-        if_right, if_lost = right[..., k] * if_right, lost[..., k] * if_lost
-        entered.append(enter[..., k] * if_right + (1.0 - enter[..., k]) * if_lost)
-    before = jnp.concatenate([jnp.ones((*lost.shape[:-1], 1)), jnp.cumprod(lost, axis=-1)], axis=-1)
-    return before * jnp.stack([*reversed(entered), jnp.ones_like(if_right)], axis=-1)
+    outcomes = jnp.moveaxis(jnp.asarray(patterns, jnp.int8), -1, 0)
+    never = jnp.ones(outcomes.shape[1:], dtype)
+    if_solved, if_not = _chances(1.0 - slip[..., None], dtype), _chances(guess, dtype)
+    stay, found, enter = (
+        _chances(jnp.moveaxis(jnp.broadcast_to(p, relapse.decay.shape), -1, 0)[..., None], dtype)
+        for p in (relapse.from_right(), relapse.from_lost(), relapse.from_right(halved=True))
+    )
+
+    def earlier(after: Pair, at: tuple[Array, Pair, Pair, Pair]) -> tuple[Pair, Array]:
+        """From the chances of what comes after a budget, if right and if lost there, to those of the budget before;
+        and the chance of the rest for what is solved on the way to this one."""
+        outcome, stay, found, enter = at
+        rest = _emission(outcome, if_solved) * after[0], _emission(outcome, if_not) * after[1]
+        return (_either(stay, rest), _either(found, rest)), _either(enter, rest)
+
+    def unsolved(before: Array, outcome: Array) -> tuple[Array, Array]:
+        with_this = before * _emission(outcome, exactly)
+        return with_this, with_this.astype(dtype)
+
+    unroll = _unrolled()
+    _, entered = lax.scan(earlier, (never, never), (outcomes, stay, found, enter), reverse=True, unroll=unroll)
+    # All trajectories share the chance to guess: rounded first, it would make the sum of their logarithms uneven.
+    exactly = _chances(guess, float)
+    _, before = lax.scan(unsolved, jnp.ones(never.shape), outcomes, unroll=unroll)
+    first, last = entered[:1], before[-1:]
+    return jnp.moveaxis(jnp.concatenate([first, before[:-1] * entered[1:], last]), 0, -1)
 
 
-def _emission(patterns: np.ndarray, p_right: Array) -> Array:
+def _unrolled() -> bool:
+    """Whether recursions over budgets are written out.
+
+    A GPU then fuses the steps into few kernels. On a CPU the gradient takes several times as long that way, and so does
+    compiling it.
+    """
+    return jax.default_backend() != "cpu"
+
+
+def _chances(p: Array, dtype: Any) -> Pair:
+    """p and 1 - p."""
+    return jnp.asarray(p, dtype), jnp.asarray(1.0 - p, dtype)
+
+
+def _either(chance: Pair, values: Pair) -> Array:
+    """The mean of two values."""
+    return chance[0] * values[0] + chance[1] * values[1]
+
+
+def _emission(outcome: Array, right: Pair) -> Array:
     """The chance of every outcome; 1 where nothing was measured."""
-    return jnp.where(patterns == 1, p_right, jnp.where(patterns == 0, 1.0 - p_right, 1.0))
+    return jnp.where(outcome == 1, right[0], jnp.where(outcome == 0, right[1], jnp.ones((), right[0].dtype)))
