@@ -14,6 +14,9 @@ from simulated import draw_truth, posterior_of, template
 from reference import surface_reference as reference
 from tslaw.fit import surface
 
+HARMLESS = {"delta_w": 0.0, "kappa_w": 0.6, "gamma_w": 0.0}
+"""Weight bits that do nothing."""
+
 quick = settings(max_examples=60, deadline=None)
 
 
@@ -97,3 +100,22 @@ def test_an_arms_effect_is_its_models_and_its_quantizations_share() -> None:
     native, low = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[10.0, 20.0], [30.0, 40.0]])
     found = surface.own_effect(native, low, jnp.array([0.0, 1.0, 0.5]), np.array([0, 0, 1]))
     assert found.tolist() == [[1.0, 2.0], [11.0, 22.0], [18.0, 24.0]]
+
+
+@given(bend=st.floats(-1, 1), x=st.floats(-4, 4))
+@settings(deadline=None)
+def test_the_trend_in_size_bends_and_never_falls(bend, x) -> None:
+    gained = float(surface.bent(jnp.asarray(bend), jnp.asarray(x)))
+    expected = (
+        reference.ability({"theta0": 0, "alpha": 1, "bend": bend, **HARMLESS}, x, 16.0) if abs(bend) > 1e-6 else x
+    )
+    assert gained == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert float(surface.bent(jnp.asarray(bend), jnp.asarray(x + 0.1))) > gained
+
+
+def test_a_straight_trend_has_gradients() -> None:
+    """At a bend of 0, where the ratio is 0 / 0, and on both sides of where the series takes over."""
+    for bend in (0.0, surface.SMALL / 2 * 0.999, surface.SMALL / 2 * 1.001):
+        by_bend, by_x = jax.grad(surface.bent, argnums=(0, 1))(bend, 2.0)
+        assert float(by_bend) == pytest.approx(2.0, rel=2e-3)
+        assert float(by_x) == pytest.approx(np.exp(2.0 * bend), rel=1e-5)

@@ -35,7 +35,7 @@ def command(
     target_accept: Annotated[
         float,
         typer.Option(min=0.5, max=0.999, help="Acceptance NUTS aims at: higher means smaller, safer, slower steps."),
-    ] = 0.95,
+    ] = 0.9,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing fit.")] = False,
     prior: Annotated[

@@ -69,7 +69,7 @@ class Sampling:
     warmup: int = 500
     samples: int = 800
     seed: int = 0
-    target_accept: float = 0.95
+    target_accept: float = 0.9
     map_steps: int = 400
     progress: bool = field(default_factory=lambda: sys.stderr.isatty())
 

@@ -108,7 +108,7 @@ class Prior:
     does to its accuracy is known all the same. Priors in logits would tie the two, and flatten the trend in size.
 
     The defaults say (two standard deviations): an average problem is solved by 2 to 98% of models of the reference
-    size; a model e times larger gains 0 to 1.6 units (1 unit: from 50% of the problems to 84%), up to 1.5 times more,
+    size; a model e times larger gains 0 to 1.6 units (1 unit: from 50% of the problems to 84%), up to 1.2 times more,
     or less, with every factor of e in size; 4-bit weights cost 0 to 0.8 units at the reference size; difficulties
     spread with a standard deviation of 1 to 20 logits, models' misfits of 0.02 to 0.25 units, those of their
     quantization of 0.01 to 0.16, their lengths of 0.02 to 0.4 log tokens, their late shares, relapse rates and slips
@@ -122,7 +122,7 @@ class Prior:
 
     theta0: float = 1.0
     alpha: float = 0.8
-    bend: float = 0.2
+    bend: float = 0.1
     delta_w: float = 0.4
     kappa_w: tuple[float, float] = (0.6, 0.5)
     gamma_w: float = 0.5
