@@ -25,10 +25,9 @@ ask() {
   rm -r "$figures"
 }
 
-# refit TASK: knowledge is the harder one, its problems being solved always or never
+# refit TASK
 refit() {
-  local status=0 settings=(--warmup 500 --samples 1000 --target-accept 0.8)
-  [ "$1" != knowledge ] || settings=(--warmup 500 --samples 1100 --target-accept 0.8)
+  local status=0 settings=(--warmup 400 --samples 700 --target-accept 0.8)
   tslaw fit "measurements/ladder-$1.nc" --out "fits/ladder-$1.nc" "${settings[@]}" --overwrite || status=$?
   [ "$status" -le 1 ] || exit "$status"  # 1: diagnostics failed; such a fit is kept and says so
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tslaw.errors import TslawError
-from tslaw.policy import FULL, KVPolicy, parse_kv_policy
+from tslaw.policy import ANY_BITS, FULL, KVPolicy, parse_kv_policy
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,12 @@ def test_a_policy_cannot_be_half_made() -> None:
     with pytest.raises(TslawError):
         KVPolicy(evictor="rkv")
     with pytest.raises(TslawError):
-        KVPolicy(bits=5)
+        KVPolicy(bits=1)
+
+
+def test_bits_that_nobody_measured_can_be_asked_about() -> None:
+    assert parse_kv_policy("rkv:64+quantized:6", ANY_BITS) == KVPolicy(6, 64, "rkv")
+    assert str(parse_kv_policy("quantized:3", ANY_BITS)) == "quantized:3"
+    for bits in (1, 16, 17):
+        with pytest.raises(TslawError):
+            parse_kv_policy(f"quantized:{bits}", ANY_BITS)

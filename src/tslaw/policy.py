@@ -7,6 +7,7 @@ and an evicting policy may be followed by quantization of what it keeps.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from tslaw.errors import TslawError
 NATIVE_BITS = 16
 """Bits of an entry of a cache that is not quantized (bfloat16 or float16)."""
 QUANTIZED_BITS = (8, 4, 2)
+"""Those that can be measured."""
+ANY_BITS = tuple(range(2, NATIVE_BITS))
+"""Those that a fit can be asked about."""
 EVICTORS = tuple(sorted(path.stem for path in (Path(__file__).parent / "measure" / "kv" / "evictors").glob("[!_]*.py")))
 """What chooses the kept tokens: one file each."""
 ACCEPTED_FORMS = (
@@ -39,7 +43,7 @@ class KVPolicy:
     evictor: str | None = None
 
     def __post_init__(self) -> None:
-        if self.bits != NATIVE_BITS and self.bits not in QUANTIZED_BITS:
+        if self.bits != NATIVE_BITS and self.bits not in ANY_BITS:
             raise _refusal(f"A KV cache of {self.bits} bits is not known.", str(self.bits))
         if (self.retain is None) != (self.evictor is None):
             raise _refusal("A KV policy that evicts needs both its name and the tokens it keeps.", repr(self))
@@ -67,8 +71,10 @@ FULL = KVPolicy()
 """The whole cache at native precision."""
 
 
-def parse_kv_policy(text: str) -> KVPolicy:
+def parse_kv_policy(text: str, bits: Collection[int] = QUANTIZED_BITS) -> KVPolicy:
     """Read a policy as it is written on the command line, in plans and in datasets; `str(policy)` writes it back.
+
+    `bits` are those that a quantized cache may have: what can be measured, or `ANY_BITS`.
 
     Raises TslawError, naming the accepted forms, for anything else.
     """
@@ -81,7 +87,7 @@ def parse_kv_policy(text: str) -> KVPolicy:
     for position, part in enumerate(parts):
         name, number = _name_and_number(part, text)
         if name == "quantized" and position == len(parts) - 1:
-            if number not in QUANTIZED_BITS:
+            if number not in bits:
                 raise _refusal(f"A KV cache cannot be quantized to {number} bits here.", text)
             fields["bits"] = number
         elif name in EVICTORS and position == 0:

@@ -18,7 +18,7 @@ from tslaw.fit.cache_findings import (
 )
 from tslaw.fit.predict import predict_accuracy
 from tslaw.memory import kv_bytes, total_bytes, weight_bytes
-from tslaw.policy import FULL, parse_kv_policy
+from tslaw.policy import ANY_BITS, FULL, parse_kv_policy
 
 POLICIES = ("full", "quantized:4", "quantized:2", "rkv:2048", "rkv:4096", "streaming:2048", "rkv:2048+quantized:4")
 DATA = cache_template(5, POLICIES, (16, 4))
@@ -115,3 +115,14 @@ def test_predictions_know_what_a_cache_costs_and_how_unsure_that_is() -> None:
     plain = template(4)
     with pytest.raises(TslawError, match="--compressed-kv"):
         posterior_of([cache_truth(1, plain)], plain).cache_draws(parse_kv_policy("rkv:64"), 0.0, {})
+
+
+def test_bits_between_the_measured_ones_are_predicted_between_them() -> None:
+    """Without what such a cache may be off the curve."""
+    sure = posterior_of([TRUTHS[0] | {"sd_kv": np.asarray(1e-9)}] * 50, DATA)
+    tokens = np.array([16000.0])
+    middle = [
+        np.median(predict_accuracy(sure, 4e9, 16.0, tokens, policy=parse_kv_policy(f"quantized:{bits}", ANY_BITS)))
+        for bits in (2, 3, 4, 6, 8)
+    ]
+    assert all(np.diff(middle) > 0)

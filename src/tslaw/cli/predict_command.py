@@ -29,13 +29,14 @@ def command(
     `tslaw predict fits/ladder.nc --params 7e6 --weight-bits 8 --token-budget 256`
 
     Of compressed KV caches only a fit made with `tslaw fit --compressed-kv` can say something; kept tokens may be any
-    number then, and the interval includes what such a cache may cost one model more than another.
+    number then, bits 2 to 15 (`quantized:6`), and the interval includes what such a cache may cost one model more than
+    another.
     """
     from tslaw.fit.posterior import marked
     from tslaw.fit.predict import predict_accuracy
-    from tslaw.policy import parse_kv_policy
+    from tslaw.policy import ANY_BITS, parse_kv_policy
 
-    policy = parse_kv_policy(kv_policy)
+    policy = parse_kv_policy(kv_policy, ANY_BITS)
     answers: list[dict[str, Any]] = []
     for posterior in posteriors(fit, task):
         draws = predict_accuracy(posterior, params, weight_bits, np.array(token_budget, float), policy=policy)

@@ -100,6 +100,54 @@ def for_every_chain(function: Callable[..., Any], chains: int) -> Callable[..., 
     return jax.jit(jax.vmap(function))
 
 
+class Moves(NamedTuple):
+    """What all chains do together; every argument and result has a leading axis of chains.
+
+    begin : (key, positions, metric) to the sampler's state. advance : a state to the one a block of iterations later,
+    and what was seen on the way. retune : (state, metric) to the same place and number of iterations with another
+    metric, the search for a step size begun anew.
+    """
+
+    begin: Callable[..., Any]
+    advance: Callable[..., Any]
+    retune: Callable[..., Any]
+
+
+def nuts_moves(
+    potential: Potential, inverse_mass: Metric, dense: tuple[str, ...], start: Positions, sampling: Sampling
+) -> Moves:
+    """NUTS whose metric is only changed from outside; `start` is one chain's."""
+
+    def nuts(metric: Metric) -> NUTS:
+        return NUTS(
+            potential_fn=potential,
+            target_accept_prob=sampling.target_accept,
+            dense_mass=[dense],
+            inverse_mass_matrix=metric,
+            adapt_mass_matrix=False,
+        )
+
+    def begin(key: Array, z: Positions, metric: Metric) -> Any:
+        return nuts(metric).init(key, sampling.warmup, z, (), {})
+
+    def retune(state: Any, metric: Metric) -> Any:
+        tuned, step_size = begin(state.rng_key, state.z, metric).adapt_state, state.adapt_state.step_size
+        search = dual_averaging()[0](jnp.log(10.0 * step_size))
+        kept = {name: getattr(state.adapt_state, name) for name in ("window_idx", "rng_key", "mm_state")}
+        return state._replace(adapt_state=tuned._replace(step_size=step_size, ss_state=search, **kept))
+
+    def advance(state: Any) -> tuple[Any, dict[str, Any]]:
+        def step(state: Any, _: None) -> tuple[Any, dict[str, Any]]:
+            state = kernel.sample(state, (), {})
+            return state, {name: getattr(state, name) for name in FIELDS}
+
+        return lax.scan(step, state, None, length=BLOCK)
+
+    kernel, key = nuts(inverse_mass), jax.random.PRNGKey(0)
+    jax.eval_shape(lambda key, z: kernel.init(key, sampling.warmup, z, (), {}), key, start)  # sets the kernel up
+    return Moves(*(for_every_chain(move, sampling.chains) for move in (begin, advance, retune)))
+
+
 def sample_chains(
     potential: Potential,
     starts: Positions,
@@ -116,51 +164,19 @@ def sample_chains(
     dense : the names whose metric is dense; the others' is diagonal.
     checkpoint : where to keep the run once a minute, and from where to resume it.
     """
-
-    def nuts(metric: Metric) -> NUTS:
-        return NUTS(
-            potential_fn=potential,
-            target_accept_prob=sampling.target_accept,
-            dense_mass=[dense],
-            inverse_mass_matrix=metric,
-            adapt_mass_matrix=False,
-        )
-
-    def begin(key: Array, z: Positions, metric: Metric) -> Any:
-        return nuts(metric).init(key, sampling.warmup, z, (), {})
-
-    def retuned(state: Any, metric: Metric) -> Any:
-        """The same place and number of iterations, another metric, and the search for a step size begun anew."""
-        tuned, step_size = begin(state.rng_key, state.z, metric).adapt_state, state.adapt_state.step_size
-        search = dual_averaging()[0](jnp.log(10.0 * step_size))
-        kept = {name: getattr(state.adapt_state, name) for name in ("window_idx", "rng_key", "mm_state")}
-        return state._replace(adapt_state=tuned._replace(step_size=step_size, ss_state=search, **kept))
-
-    def advance(state: Any) -> tuple[Any, dict[str, Any]]:
-        def step(state: Any, _: None) -> tuple[Any, dict[str, Any]]:
-            state = kernel.sample(state, (), {})
-            return state, {name: getattr(state, name) for name in FIELDS}
-
-        return lax.scan(step, state, None, length=BLOCK)
-
     keys = jax.random.split(jax.random.PRNGKey(sampling.seed + 2), sampling.chains)
     first = (keys, starts, for_chains(inverse_mass, sampling.chains))
-    kernel = nuts(inverse_mass)
-    one = jax.tree.map(lambda leaf: leaf[0], (keys, starts))
-    jax.eval_shape(lambda key, z: kernel.init(key, sampling.warmup, z, (), {}), *one)  # sets the kernel up
-    begin_all, advance_all, retune_all = (for_every_chain(f, sampling.chains) for f in (begin, advance, retuned))
-    run = _Run.resumed(checkpoint, jax.eval_shape(begin_all, *first), advance_all) or _Run(begin_all(*first), [])
+    moves = nuts_moves(potential, inverse_mass, dense, jax.tree.map(lambda leaf: leaf[0], starts), sampling)
+    run = _Run.resumed(checkpoint, jax.eval_shape(moves.begin, *first), moves.advance) or _Run(moves.begin(*first), [])
     total, saved = sampling.warmup + sampling.samples, time.monotonic()
     lessons = lesson_blocks(sampling.warmup)
     with progress_bar(total, sampling.progress) as show:
         while (done := BLOCK * len(run.blocks)) < total:
             show(done, _how_they_move(run.blocks))
-            state, block = advance_all(run.state)
+            state, block = moves.advance(run.state)
             run = _Run(state, [*run.blocks, jax.tree.map(np.asarray, block)])
             if since := lessons.get(len(run.blocks)):
-                metric = jax.tree.map(lambda leaf: np.asarray(leaf)[0], state.adapt_state.inverse_mass_matrix)
-                metric = learned_metric(joined(run.blocks[since:])["z"], metric)
-                run = _Run(retune_all(state, for_chains(metric, sampling.chains)), run.blocks)
+                run = run._replace(state=moves.retune(state, for_chains(run.lesson(since), sampling.chains)))
             if checkpoint and (time.monotonic() - saved > SECONDS_BETWEEN_SAVES or done + BLOCK >= total):
                 checkpoint.save(run.leaves())
                 saved = time.monotonic()
@@ -210,6 +226,11 @@ class _Run(NamedTuple):
     def leaves(self) -> list[np.ndarray]:
         """State and collected iterations as arrays."""
         return [np.asarray(leaf) for leaf in (*jax.tree.leaves(self.state), *jax.tree.leaves(joined(self.blocks)))]
+
+    def lesson(self, since: int) -> Metric:
+        """The metric learned from all blocks but the first `since`, and from the one in use."""
+        metric = jax.tree.map(lambda leaf: np.asarray(leaf)[0], self.state.adapt_state.inverse_mass_matrix)
+        return learned_metric(joined(self.blocks[since:])["z"], metric)
 
     @classmethod
     def resumed(cls, checkpoint: Checkpoint | None, state: Any, advance: Callable[..., Any]) -> _Run | None:
