@@ -88,7 +88,8 @@ def test_what_belongs_to_a_task_is_not_taken_to_another(family, path: Path) -> N
     other = set(Borrowing(path).of(replace(data, task="another")))
     assert {name.removesuffix(OF_UNIT) for name in same - other} == set(OF_THE_TASK)
     assert not same & set(NEVER)
-    assert {"alpha_rel", "bend", "delta_w_rel", "sigma_len_excess", "mu1"} <= other
+    assert {"alpha_rel", "delta_w_rel", "sigma_len_excess", "mu1"} <= other
+    assert "bend" not in same, f"the default prior is narrower than {SPREAD}"
 
 
 def test_moments_are_the_posteriors_and_wider(family, path: Path) -> None:
