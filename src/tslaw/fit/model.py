@@ -82,8 +82,10 @@ POPULATION = (
 RELATIVE = ("theta0", "alpha", "delta_w", "sd_misfit", "sd_misfit_w", "sd_effect", "sd_effect_w")
 """What is sampled as a multiple of `logit_unit`, under these names and `OF_UNIT`."""
 OF_UNIT = "_rel"
-SAMPLED = tuple({"sigma_len": "sigma_len_excess"}.get(n, n + OF_UNIT * (n in RELATIVE)) for n in POPULATION)
-"""The sites that they are sampled as."""
+SAMPLED = tuple(
+    "sigma_len_excess" if name == "sigma_len" else name + OF_UNIT if name in RELATIVE else name for name in POPULATION
+)
+"""The sites that the population's parameters are sampled as."""
 LOGISTIC_SD = 1.814
 """The standard deviation of the logistic distribution, pi / sqrt(3)."""
 
