@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tslaw.fit.intervals import hdi, summarise_censored
@@ -23,6 +23,8 @@ def test_the_hdi_is_the_shortest_interval_with_enough_draws(draws, probability) 
 
 
 @given(DRAWS)
+@example([LOW - 1.0, LOW])
+@example([HIGH, HIGH + 1.0])
 def test_censored_draws_are_counted_and_never_clipped(draws) -> None:
     values = np.array([-np.inf if d < LOW else np.inf if d > HIGH else d for d in draws])
     s = summarise_censored(values, LOW, HIGH)

@@ -41,15 +41,14 @@ def summarise_censored(draws: np.ndarray, low: float, high: float, probability: 
     draws = np.asarray(draws, float)
     if np.isnan(draws).any():
         raise ValueError("draws must not be NaN; use -inf and +inf for draws outside the range")
-    ends = [
-        -np.inf
-        if end <= low and np.isneginf(draws).any()
-        else np.inf
-        if end >= high and np.isposinf(draws).any()
-        else end
-        for end in hdi(np.clip(draws, low, high), probability)
-    ]
+    first, last = hdi(np.clip(draws, low, high), probability)
+    below, above = np.isneginf(draws).any(), np.isposinf(draws).any()
+    # A draw that lies on a boundary itself belongs to the interval, so its far end must not pass it.
+    if first <= low and below:
+        first, last = -np.inf, -np.inf if last <= low and not (draws == low).any() else last
+    if last >= high and above:
+        first, last = np.inf if first >= high and not (draws == high).any() else first, np.inf
     median = float(np.quantile(draws, 0.5, method="inverted_cdf"))
     return CensoredSummary(
-        median, (ends[0], ends[1]), float(np.isneginf(draws).mean()), float(np.isposinf(draws).mean()), low, high
+        median, (first, last), float(np.isneginf(draws).mean()), float(np.isposinf(draws).mean()), low, high
     )
