@@ -55,13 +55,12 @@ def test_saturation_gain_and_regret_at_single_sizes(found) -> None:
             assert weight == pytest.approx(found.weight[k])
             assert found.saturation[i, k] == pytest.approx(reference.saturation_tokens(truth, x, bits), rel=2e-3)
             gain = reference.log_gain(truth, sizes, log_n, bits, batch)
-            # Accuracy is flat about the best size; what the choice is worth is held to a tenth of a point below.
-            assert found.log_gain[i, k] == pytest.approx(gain, abs=0.02)
+            assert found.log_gain[i, k] == pytest.approx(gain, abs=0.01)
             memory = reference.saturation_memory(truth, sizes, log_n, bits, batch)
             own = reference.SATURATION * reference.ceiling(truth, x, bits)
             best_n = sizes.log_n_at_weight(weight * np.exp(gain))
             best = reference.accuracy_at_memory(truth, sizes, best_n, bits, batch, memory)[1]
-            assert found.regret[i, k] == pytest.approx(best - own, abs=1e-3)
+            assert found.regret[i, k] == pytest.approx(best - own, abs=5e-4)
             assert found.regret[i, k] >= 0
 
 

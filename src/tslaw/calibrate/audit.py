@@ -1,6 +1,6 @@
 """What scaling-audit says of predicting a size that was not measured: its leave-one-group-out score, a size a group.
 
-The package (https://pypi.org/project/scaling-audit, the extra `audit`) fits regressions to all groups but one and
+The package (scaling-audit 0.1, the extra `audit`) fits regressions to all groups but one and
 reports the root mean square error in that one, with how far it lies from the others. Here a row is a measured cell (an
 arm at a budget), a group a model, and errors are in accuracy, as those of the surface are.
 """

@@ -30,7 +30,7 @@ from tslaw.fit.sizes import SizeCurve, size_curve
 from tslaw.memory import GIB, Accounting
 
 SATURATION = 0.95
-N_SIZES, N_CHOICES = 65, 320
+N_SIZES, N_CHOICES = 65, 480
 REACH_BELOW, REACH_ABOVE = 4.0, 16.0
 """Choices of W* go this factor in parameters beyond the smallest and the largest model of the family."""
 

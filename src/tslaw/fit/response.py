@@ -23,6 +23,8 @@ from jax import Array
 from tslaw.fit import surface
 
 N_SLACK, N_NODES = 240, 72
+CHEBYSHEV = (5, N_NODES // 2, N_NODES - 6)
+"""The sizes nearest to Chebyshev's nodes, where a parabola's greatest error is least."""
 
 
 class Response(NamedTuple):
@@ -51,7 +53,7 @@ def response_table(params: surface.Params, x: Array, bits: Array) -> Response:
     q = surface.average_solve_probability(logit.astype(jnp.float32), spread).astype(logit.dtype) * present
     single = {name: params[name].astype(jnp.float32) for name in surface.TIMING}
     behind, of_problem, width = (v.astype(jnp.float32) for v in (slack[:, None], longer, bits))
-    nodes = sizes[jnp.array([0, N_NODES // 2, N_NODES - 1])]
+    nodes = sizes[jnp.array(CHEBYSHEV)]
     each = [surface.solved_by(single, behind, of_problem, v, width, True) for v in nodes.astype(jnp.float32)]
     weighted = (w[:, None] * (q @ s.T.astype(q.dtype)) for w, s in zip(parabola(sizes, nodes), each, strict=True))
     best = jax.lax.cummax(sum(weighted) / present.sum(), axis=1)
