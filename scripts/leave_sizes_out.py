@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "docs/calibration/leave_sizes_out.jsonl")
     parser.add_argument("--data", default="measurements/ladder-{task}.nc", help="where a task's measurement is")
     parser.add_argument("--fold", choices=FOLDS, action="append", help="only this one; may be repeated")
+    parser.add_argument("--beside", help="a task that is whole, and pooled with the one that sizes are left out of")
     parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--warmup", type=int, default=300)
     parser.add_argument("--samples", type=int, default=500)
@@ -38,7 +39,7 @@ def main() -> int:
     from tslaw.fit.infer import prepare_jax
 
     prepare_jax(options.chains)
-    done = {(row["task"], row["left_out"]) for row in rows(options.out)}
+    done = {(row["task"], row["left_out"]) for row in rows(options.out) if row.get("beside") == options.beside}
     for task in options.tasks:
         for name in options.fold or FOLDS:
             if (task, name) not in done:
@@ -65,13 +66,18 @@ def fold(task: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
     from tslaw.fit.fit_tasks import provenance
     from tslaw.fit.infer import Sampling, run_nuts
     from tslaw.fit.model import Prior
+    from tslaw.fit.pooling import run_pooled
 
-    data = tasks_data([open_dataset(ROOT / options.data.format(task=task))])[0]
+    files = [ROOT / options.data.format(task=each) for each in (task, options.beside) if each]
+    data, *beside = tasks_data([open_dataset(file) for file in files])
     left_out = by_size(data)[FOLDS[name]]
     print(f"{task} without {', '.join(left_out)}", file=sys.stderr, flush=True)
     fitted, held = split(data, left_out)
     sampling = Sampling(options.chains, options.warmup, options.samples, target_accept=options.target_accept)
-    draws = run_nuts(fitted, Prior(), sampling)
+    if beside:
+        draws = run_pooled([fitted, *beside], [Prior(), Prior()], sampling)[0]
+    else:
+        draws = run_nuts(fitted, Prior(), sampling)
     flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in draws.posterior.items()}
     found = held_out(as_posterior(flat, fitted), fitted, held)
     diagnosis, _ = diagnose(draws, fitted)
@@ -79,6 +85,7 @@ def fold(task: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "task": task,
         "left_out": name,
+        "beside": options.beside,
         "models": left_out,
         "model": found.model,
         "weight_bits": found.weight_bits.tolist(),
@@ -96,7 +103,8 @@ def summary(row: dict[str, Any]) -> str:
     measured, median, law = (np.array(row[k]) for k in ("measured", "median", "power_law"))
     surface, baseline = median - measured, law - measured
     return (
-        f"| {row['task']} | {row['left_out']} ({', '.join(row['models'])}) | {np.mean(row['covered']):.0%} | "
+        f"| {row['task']} | {row['left_out']} ({', '.join(row['models'])}) | {row.get('beside') or ''} | "
+        f"{np.mean(row['covered']):.0%} | "
         f"{np.abs(surface).mean():.3f} | {np.abs(baseline).mean():.3f} | {np.sqrt((surface**2).mean()):.3f} | "
         f"{np.sqrt((baseline**2).mean()):.3f} | {'yes' if row['diagnosis']['passed'] else 'no'} |"
     )
@@ -108,7 +116,14 @@ def report(path: Path) -> None:
     from tslaw.plots.calibration import held_out_curves
 
     done = rows(path)
-    columns = ("task", "left out", "cells in the 90% interval", "mean absolute error", "of the power law")
+    columns = (
+        "task",
+        "left out",
+        "pooled with",
+        "cells in the 90% interval",
+        "mean absolute error",
+        "of the power law",
+    )
     columns += ("rms error", "of the power law", "diagnostics passed")
     text = "\n".join([f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|", *map(summary, done)]) + "\n"
     print(text, end="")

@@ -32,6 +32,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for what is finished")
+    parser.add_argument("--truth", choices=SURFACES, action="append", help="only data of this one; may be repeated")
     parser.add_argument("--problems", type=int, default=24)
     parser.add_argument("--trajectories", type=int, default=16, help="for each arm and problem")
     parser.add_argument("--seeds", type=int, default=2, help="data sets from each truth")
@@ -87,7 +88,7 @@ def main() -> int:
     prepare_jax(args.chains)
     print(HEADER, flush=True)
     print("|" + " --- |" * (HEADER.count("|") - 1), flush=True)
-    for truth in SURFACES:
+    for truth in args.truth or SURFACES:
         for seed in range(args.seeds):
             sampling = Sampling(chains=args.chains, warmup=args.warmup, samples=args.samples, seed=seed)
             for row in kept_case(truth, seed, args, sampling)["surfaces"]:

@@ -44,6 +44,15 @@ def command(
     prior_width: Annotated[
         float, typer.Option(min=0, help="How much families may differ, in standard deviations of the default prior.")
     ] = 0.5,
+    pool: Annotated[
+        bool, typer.Option("--pool", help="Fit the tasks together: what they share is learned from all of them.")
+    ] = False,
+    pool_width: Annotated[
+        float,
+        typer.Option(
+            min=0.05, max=1, help="How much tasks may differ, in standard deviations of the prior; 1: nothing shared."
+        ),
+    ] = 0.5,
     task: Annotated[
         list[str] | None, typer.Option(help="Fit only this task; may be repeated.", show_default="all")
     ] = None,
@@ -76,6 +85,10 @@ def command(
     parameter's prior becomes that posterior, made wider by how much families may differ; what belongs to a task or its
     problems is not taken over unless the task is the same.
 
+    **--pool**: tasks are fitted one by one unless this is said. With it they are sampled together, and what size, bits
+    and thinking do in one of them is partly known from the others: for tasks of which little was measured. The problems
+    of a task (how hard, how long) are its own.
+
     **--compressed-kv**: arms whose KV cache is evicted or rounded are left out unless this is said. With it files of
     one task are joined (problems and budgets that one lacks count as not measured there), as compressed and full caches
     are usually measured in different runs. Every task needs some full caches: what compression costs is what it costs
@@ -92,6 +105,8 @@ def command(
 
     `tslaw fit measurements/ladder-math.nc measurements/ladder-knowledge.nc --out fits/ladder.nc`
 
+    `tslaw fit measurements/ladder-math.nc measurements/ladder-knowledge.nc --pool --problems 24 --out pooled.nc`
+
     `tslaw fit measurements/ladder-knowledge.nc measurements/kv/ladder-knowledge.nc --compressed-kv --weight-bits 16
     --problems 16 --out kv.nc`
 
@@ -106,32 +121,26 @@ def command(
     from tslaw.fit import infer
 
     infer.prepare_jax(1 if quick else chains)
-    from tslaw.fit.fit_tasks import fit_tasks
+    from tslaw.fit.fit_tasks import POOLED, fit_tasks
     from tslaw.fit.quick import Quick
     from tslaw.fit.unfinished import remove_unfinished
 
     tasks = reduced(chosen(load(), task), weight_bits, model, problems, seed)
     borrowed = borrowing(prior, prior_width, files) if prior else None
-    for data in tasks:
-        if data.left_out:
-            typer.echo(
-                f"{data.task}: arms with a compressed KV cache are left out (--compressed-kv keeps them): "
-                f"{', '.join(data.left_out)}",
-                err=True,
-            )
+    announce_left_out(tasks)
     sampling: infer.Sampling | Quick
     if quick:
         sampling, how = Quick(samples=samples, seed=seed), "a quick look by variational inference: approximate"
     else:
         sampling = infer.Sampling(chains=chains, warmup=warmup, samples=samples, seed=seed, target_accept=target_accept)
         how = "slice sampling" if means_only(files) else "NUTS, from a MAP start"
-        how += f": {chains} chains of {warmup} + {samples} iterations a task"
+        how += f": {chains} chains of {warmup} + {samples} iterations {'for all tasks together' if pool else 'a task'}"
     typer.echo(how, err=True)
-    say = functools.partial(typer.echo, err=True)
-    tree = fit_tasks(tasks, sampling, files, announce=say, borrowed=borrowed, keep=None if quick else out)
+    say, keep = functools.partial(typer.echo, err=True), None if quick else out
+    tree = fit_tasks(tasks, sampling, files, None, say, borrowed, keep, pool_width if pool else None)
     save_fit(tree, out, overwrite)
     if not quick:
-        remove_unfinished(out, [data.task for data in tasks])
+        remove_unfinished(out, [POOLED] if pool else [data.task for data in tasks])
     report(tree)
     print(f"{'approximate ' if quick else ''}fit written to {out}")
     if not quick and not int(tree.attrs["passed"]):
@@ -141,13 +150,24 @@ def command(
         raise typer.Exit(1)
 
 
+def announce_left_out(tasks: list[Any]) -> None:
+    """Say which arms of the files are not fitted."""
+    for data in tasks:
+        if data.left_out:
+            typer.echo(
+                f"{data.task}: arms with a compressed KV cache are left out (--compressed-kv keeps them): "
+                f"{', '.join(data.left_out)}",
+                err=True,
+            )
+
+
 def refuse_nuts_options(context: typer.Context) -> None:
     """Raise TslawError when options that only NUTS has were given."""
     from tslaw.errors import TslawError
 
     given = [
         f"--{name.replace('_', '-')}"
-        for name in ("chains", "warmup", "target_accept")
+        for name in ("chains", "warmup", "target_accept", "pool")
         if getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"
     ]
     if given:

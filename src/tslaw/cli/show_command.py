@@ -46,5 +46,7 @@ def as_text(made: dict) -> dict[str, str]:
         "sampling": made["sampling"],
         "versions": made["packages"],
     }
+    if pooled := made.get("pooled"):
+        pairs["pooled"] = {"width": pooled["width"], "tasks": " and ".join(pooled["tasks"])}
     lines = {title: ", ".join(f"{name} {value}" for name, value in each.items()) for title, each in pairs.items()}
     return lines | {"made": f"{made['created']} on {made.get('device', 'an unnamed device')}, {made['seconds']:.0f} s"}

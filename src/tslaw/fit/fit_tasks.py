@@ -17,11 +17,12 @@ import tslaw
 from tslaw.errors import TslawError
 from tslaw.fit.diagnostics import describe_approximate, diagnose
 from tslaw.fit.fit_file import TaskFit, join_tasks
-from tslaw.fit.infer import Sampling, run_nuts
+from tslaw.fit.infer import Draws, Sampling, run_nuts
 from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_file import MeansFit, fit_means
 from tslaw.fit.model import Prior
 from tslaw.fit.nuts import Checkpoint
+from tslaw.fit.pooling import run_pooled
 from tslaw.fit.predictive import predictive_accuracy
 from tslaw.fit.quick import Quick, run_quick
 from tslaw.fit.unfinished import checkpoint_beside
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from tslaw.fit.borrow import Borrowing
     from tslaw.fit.data import TaskData
 
+POOLED = "pooled"
+"""What the unfinished run of several tasks together is called."""
 PACKAGES = ("jax", "numpyro", "optax", "numpy", "xarray", "arviz-base", "arviz-stats")
 
 
@@ -39,9 +42,13 @@ def fit_task(
     data: TaskData, sampling: Sampling, prior: Prior | None = None, checkpoint: Checkpoint | None = None
 ) -> TaskFit:
     """Sample one task's posterior, check it, and replicate the measurement from it."""
-    draws = run_nuts(data, prior or Prior(), sampling, checkpoint)
+    return checked_fit(data, run_nuts(data, prior or Prior(), sampling, checkpoint), sampling.seed)
+
+
+def checked_fit(data: TaskData, draws: Draws, seed: int) -> TaskFit:
+    """One task's posterior draws with their diagnosis and replicated measurements."""
     diagnosis, pareto_k = diagnose(draws, data)
-    return TaskFit(data, draws, predictive_accuracy(draws, data, sampling.seed), diagnosis, pareto_k)
+    return TaskFit(data, draws, predictive_accuracy(draws, data, seed), diagnosis, pareto_k)
 
 
 def fit_quickly(data: TaskData, quick: Quick, prior: Prior | None = None) -> TaskFit:
@@ -59,47 +66,88 @@ def fit_tasks(
     announce: Callable[[str], None] = lambda _: None,
     borrowed: Borrowing | None = None,
     keep: Path | None = None,
+    pool_width: float | None = None,
 ) -> xr.DataTree:
-    """Fit every task by itself (tasks share no parameters) and join the results in one tree; see `fit_file`.
+    """Fit every task and join the results in one tree; see `fit_file`.
 
-    `inputs` are the files the tasks came from: their hashes go into the provenance. `borrowed` replaces parts of the
-    prior, task by task, by what an earlier fit says of them. Runs of NUTS are kept beside `keep` until the caller has
-    saved the result (`unfinished.remove_unfinished`), and resumed from there; a `Quick` one is not kept.
+    Tasks share no parameters, unless `pool_width` says how far they may differ (`pooling`). `inputs` are the files the
+    tasks came from: their hashes go into the provenance. `borrowed` replaces parts of the prior, task by task, by what
+    an earlier fit says of them. Runs of NUTS are kept beside `keep` until the caller has saved the result
+    (`unfinished.remove_unfinished`), and resumed from there; a `Quick` one is not kept.
 
     Raises
     ------
-    TslawError : means are to be fitted quickly.
+    TslawError : means are to be fitted quickly or pooled, one task is to be pooled, or a quick look is.
     """
     started, prior = time.perf_counter(), prior or Prior()
     # First of all: while the sampler runs the files may be moved or changed.
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs}
-    fits: list[TaskFit | MeansFit] = []
-    for data in tasks:
-        announce(data.describe())
-        own = replace(prior, borrowed=borrowed.of(data)) if borrowed else prior
-        if isinstance(sampling, Quick):
-            fits.append(fit_quickly(_measured(data), sampling, own))
-            continue
-        if isinstance(data, MeansData):
-            fits.append(fit_means(data, sampling, own))
-            continue
-        checkpoint = checkpoint_beside(keep, data.task, sampling, data, own) if keep else None
-        if checkpoint and checkpoint.load() is not None:
-            announce(f"going on from {checkpoint.path}")
-        fits.append(fit_task(data, sampling, own, checkpoint))
+    priors = [replace(prior, borrowed=borrowed.of(data)) if borrowed else prior for data in tasks]
+    fits: list[TaskFit | MeansFit]
+    if pool_width is None:
+        fits = [_fit_alone(data, sampling, own, announce, keep) for data, own in zip(tasks, priors, strict=True)]
+    else:
+        fits = [*_fit_together(tasks, sampling, priors, announce, keep, pool_width)]
     origin = provenance(hashes, sampling, prior, time.perf_counter() - started)
     if borrowed:
         origin["borrowed"] = borrowed.provenance(tasks)
+    if pool_width is not None:
+        origin["pooled"] = {"width": pool_width, "tasks": [data.task for data in tasks]}
     return join_tasks(fits, origin)
 
 
-def _measured(data: TaskData | MeansData) -> TaskData:
+def _fit_alone(
+    data: TaskData | MeansData,
+    sampling: Sampling | Quick,
+    prior: Prior,
+    announce: Callable[[str], None],
+    keep: Path | None,
+) -> TaskFit | MeansFit:
+    announce(data.describe())
+    if isinstance(sampling, Quick):
+        return fit_quickly(_measured(data, "fitted quickly", "--quick"), sampling, prior)
+    if isinstance(data, MeansData):
+        return fit_means(data, sampling, prior)
+    return fit_task(data, sampling, prior, _kept(keep, data.task, announce, sampling, data, prior))
+
+
+def _fit_together(
+    tasks: Sequence[TaskData | MeansData],
+    sampling: Sampling | Quick,
+    priors: Sequence[Prior],
+    announce: Callable[[str], None],
+    keep: Path | None,
+    width: float,
+) -> list[TaskFit]:
+    measured = [_measured(data, "pooled", "--pool") for data in tasks]
+    if isinstance(sampling, Quick):
+        raise TslawError("A quick look fits tasks one by one.", where="--pool", fix="leave --pool or --quick out")
+    if len(measured) < 2:
+        raise TslawError("There is one task only.", where="--pool", expected="two or more tasks that share a family")
+    for data in measured:
+        announce(data.describe())
+    checkpoint = _kept(keep, POOLED, announce, sampling, width, *measured, *priors)
+    drawn = run_pooled(measured, priors, sampling, width, checkpoint)
+    return [checked_fit(data, draws, sampling.seed) for data, draws in zip(measured, drawn, strict=True)]
+
+
+def _kept(
+    keep: Path | None, name: str, announce: Callable[[str], None], sampling: Sampling, *of: Any
+) -> Checkpoint | None:
+    """Where the run is kept, if it is; says so when it goes on."""
+    checkpoint = checkpoint_beside(keep, name, sampling, *of) if keep else None
+    if checkpoint and checkpoint.load() is not None:
+        announce(f"going on from {checkpoint.path}")
+    return checkpoint
+
+
+def _measured(data: TaskData | MeansData, what: str, option: str) -> TaskData:
     if isinstance(data, MeansData):
         raise TslawError(
-            "Published means cannot be fitted quickly: their posteriors are far from normal.",
+            f"Published means cannot be {what}: their posteriors are far from normal.",
             where=data.task,
             expected="measured datasets (.nc)",
-            fix="leave --quick out",
+            fix=f"leave {option} out",
         )
     return data
 
