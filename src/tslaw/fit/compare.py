@@ -1,7 +1,8 @@
 """Several surfaces fitted to the same data, compared by LOO and by what they say a repeat would have shown.
 
-LOO leaves out what one model did on one problem (`tslaw.fit.loo`), for every surface alike. Differences, their standard
-errors and the stacking weights (Yao et al. 2018) are ArviZ's.
+LOO leaves out what one model did on one problem (`tslaw.fit.loo`), for every surface alike. Differences and their
+standard errors are sums over the pairs left out (Vehtari, Gelman & Gabry 2017), stacking weights (Yao et al. 2018) are
+ArviZ's.
 """
 
 from __future__ import annotations
@@ -175,9 +176,9 @@ def compare(fits: Sequence[SurfaceFit]) -> Comparison:
     if any(f.left_out.measured.shape != first.shape or (f.left_out.measured != first).any() for f in fits):
         raise TslawError("These surfaces were not fitted to the same data.", expected="the same models and problems")
     by_name = dict(zip(names, fits, strict=True))
-    table = _arviz_table(by_name)
-    rows = tuple(_row(by_name[str(name)], table.loc[name]) for name in table.index)
-    ordered = tuple(by_name[row.surface] for row in rows)
+    weights = stacking_weights(by_name)
+    ordered = tuple(sorted(fits, key=lambda fit: -float(fit.left_out.loo.elpd)))
+    rows = tuple(_row(fit, ordered[0], weights[fit.surface.name]) for fit in ordered)
     return Comparison(fits[0].data.task, len(fits[0].data.problems), int(first.sum()), rows, ordered)
 
 
@@ -207,29 +208,35 @@ def remove_runs(keep: Path, surfaces: Sequence[Surface], tasks: Sequence[TaskDat
     remove_unfinished(keep, [run_name(data.task, surface) for data in tasks for surface in surfaces])
 
 
-def _arviz_table(fits: dict[str, SurfaceFit]) -> Any:
-    """ArviZ's comparison, a data frame with the best elpd first; a single surface is compared with nothing."""
+def stacking_weights(fits: dict[str, SurfaceFit]) -> dict[str, float]:
+    """ArviZ's stacking weights; of a single surface, 1.
+
+    Nothing else is taken from its table: ArviZ 1 rounds it, and counts differences the other way round than ArviZ 0.8.
+    """
     points = {name: fit.left_out.loo for name, fit in fits.items()}
     # Stacking exponentiates the points, and a pair of hundreds of trajectories underflows. Neither weights nor
     # differences change when the same is added to a point of every surface.
     top = np.max([loo.elpd_i.values for loo in points.values()], axis=0)
+    exact = {"round_to": "none"} if "round_to" in inspect.signature(arviz_stats.compare).parameters else {}
     with warnings.catch_warnings():  # ArviZ 0.8 uses what pandas 3.1 is going to take away
         warnings.filterwarnings("ignore", message="The inplace keyword", category=DeprecationWarning)
-        return arviz_stats.compare({n: replace(loo, elpd_i=loo.elpd_i - top) for n, loo in points.items()})
+        table = arviz_stats.compare({n: replace(loo, elpd_i=loo.elpd_i - top) for n, loo in points.items()}, **exact)
+    return {name: float(table.loc[name]["weight"]) for name in points}
 
 
-def _row(fit: SurfaceFit, found: Any) -> Row:
-    seen = fit.replicas
+def _row(fit: SurfaceFit, best: SurfaceFit, weight: float) -> Row:
+    seen, loo = fit.replicas, fit.left_out.loo
+    behind = np.ravel(loo.elpd_i.values - best.left_out.loo.elpd_i.values)
     return Row(
         surface=fit.surface.name,
         title=fit.surface.title,
-        elpd=float(found["elpd"]),
-        elpd_se=float(found["se"]),
-        elpd_diff=-float(found["elpd_diff"]),
-        elpd_diff_se=float(found["dse"]),
-        p_loo=float(found["p"]),
+        elpd=float(loo.elpd),
+        elpd_se=float(loo.se),
+        elpd_diff=float(behind.sum()),
+        elpd_diff_se=float(np.sqrt(len(behind)) * behind.std()),
+        p_loo=float(loo.p),
         bad_pareto_k=fit.diagnosis.bad_pareto_k,
-        weight=float(found["weight"]),
+        weight=weight,
         coverage=coverage(seen.measured_accuracy, seen.accuracy),
         rms_misfit=rms_misfit(seen.measured_accuracy, seen.accuracy),
         lost_coverage=coverage(seen.measured_lost, seen.lost),
