@@ -1,4 +1,4 @@
-"""Tasks fitted together: the tie between them, its limits, and what a task of which little is known gains."""
+"""Tasks fitted together: the tie between them, its limits, and draws of both at once."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.distributions import biject_to
 from scipy import stats
-from simulated import draw_truth, template
+from simulated import SHORT, draw_truth, template
 
 from tslaw.errors import TslawError
 from tslaw.fit import pooling
 from tslaw.fit.borrow import Borrowed
 from tslaw.fit.data import TaskData
 from tslaw.fit.fit_file import load_posterior
-from tslaw.fit.fit_tasks import fit_task, fit_tasks
+from tslaw.fit.fit_tasks import fit_tasks
 from tslaw.fit.infer import Sampling, laplace
 from tslaw.fit.model import Prior
 from tslaw.fit.quick import Quick
@@ -83,10 +83,8 @@ def test_positions_come_apart_as_they_were_joined() -> None:
 @pytest.fixture(scope="module")
 def two_tasks() -> tuple[TaskData, TaskData]:
     """Plenty of one task; of another, which obeys the same law, few problems."""
-    data = template(
-        16, bits=(16, 4), budgets=(1000, 4000, 16000, 32000), models=("Qwen3-0.6B", "Qwen3-4B", "Qwen3-32B")
-    )
-    plenty = simulate_task(data, draw_truth(5, data), 8, seed=5)
+    data = template(6, bits=(16, 4), budgets=(1000, 8000, 32000), models=("Qwen3-0.6B", "Qwen3-32B"))
+    plenty = simulate_task(data, draw_truth(5, data), 6, seed=5)
     few = some_problems(simulate_task(data, draw_truth(5, data), 2, seed=6), 3, 0)
     return replace(plenty, task="plenty"), replace(few, task="few")
 
@@ -105,17 +103,14 @@ def test_tasks_that_share_nothing_are_not_tied(two_tasks: tuple[TaskData, TaskDa
 
 
 @pytest.mark.slow
-def test_a_task_of_which_little_is_known_learns_from_the_other(two_tasks: tuple[TaskData, TaskData], tmp_path) -> None:
-    few = two_tasks[1]
-    sampling = Sampling(chains=2, warmup=120, samples=120, seed=1, progress=False)
-    tree = fit_tasks(two_tasks, sampling, keep=tmp_path / "fit.nc", pool_width=0.2)
-    alone = fit_task(few, sampling).draws.posterior
+def test_tasks_that_share_much_are_drawn_together(two_tasks: tuple[TaskData, TaskData]) -> None:
+    tree = fit_tasks(two_tasks, SHORT, pool_width=0.1)
     rich, poor = (load_posterior(tree, name).params for name in ("plenty", "few"))
-    narrower = [np.std(poor[name]) / np.std(alone[name]) for name in ("mu1", "late0", "slip0")]
-    assert max(narrower) < 0.8
-    # One draw is one state of both.
-    assert np.corrcoef(rich["slip1"], poor["slip1"])[0, 1] > 0.3
-    assert json.loads(tree.attrs["provenance"])["pooled"] == {"width": 0.2, "tasks": ["plenty", "few"]}
+    # Of what these data hardly say: one draw is one state of both.
+    for name in ("late1", "relapse1", "gamma_w"):
+        assert np.corrcoef(rich[name], poor[name])[0, 1] > 0.5
+        assert abs(rich[name].mean() - poor[name].mean()) < 0.1
+    assert json.loads(tree.attrs["provenance"])["pooled"] == {"width": 0.1, "tasks": ["plenty", "few"]}
     assert np.isfinite([*rich["theta0"], *poor["theta0"]]).all()
 
 

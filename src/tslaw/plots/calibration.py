@@ -58,7 +58,8 @@ def held_out_curves(rows: Sequence[dict[str, Any]]) -> Figure:
                     panel.plot(row["budgets"], row["measured"][i], "o", ms=2.5, color=colour)
                 panel.set_xscale("log")
                 panel.set_ylim(0, 1)
-                panel.set_title(f"{row['task']}, without {row['left_out']}, {bits:g} bits", fontsize=7)
+                beside = f", with {row['beside']}" if row.get("beside") else ""
+                panel.set_title(f"{row['task']}{beside}, without {row['left_out']}, {bits:g} bits", fontsize=7)
             line[0].set_ylabel("accuracy")
             line[0].legend(fontsize=6)
         for panel in panels[-1]:
