@@ -8,21 +8,25 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from cache_truths import cache_template, cache_truth
 from numpyro import handlers
+from simulated import posterior_of
 from test_means import empty_means, means_of, population
 
 from tslaw.errors import TslawError
 from tslaw.fit import means_infer
 from tslaw.fit.borrow import NEVER, OF_THE_TASK, Borrowed, Borrowing, at_reference, default_sites
+from tslaw.fit.cache_terms import cache_terms
 from tslaw.fit.fit_file import join_tasks, load_posterior, open_fit, save_fit, task_names
 from tslaw.fit.infer import Draws, Sampling
 from tslaw.fit.means_check import check_means, replicated_means
 from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_file import MeansFit
-from tslaw.fit.model import OF_UNIT, POPULATION, SAMPLED, Prior, logit_unit, sample_population
+from tslaw.fit.model import OF_UNIT, POPULATION, SAMPLED, Prior, logit_unit, sample_parameters, sample_population
 from tslaw.fit.predict import predict_accuracy
 from tslaw.fit.pseudo_problems import pseudo_problems
 from tslaw.fit.surface import ability, relapse_rate, slip_rate
+from tslaw.policy import parse_kv_policy
 
 ALL_SIZES = ("Qwen3-0.6B", "Qwen3-1.7B", "Qwen3-4B", "Qwen3-8B", "Qwen3-14B", "Qwen3-32B")
 SPREAD = 0.15
@@ -139,6 +143,43 @@ def test_another_reference_is_the_same_surface(family, path: Path) -> None:
                 assert np.allclose(of(before, at), of(after, there))
             width = jax.numpy.asarray(bits)
             assert np.allclose(relapse_rate(before, at, width), relapse_rate(after, there, width))
+
+
+def test_costs_of_compressed_caches_move_with_the_reference_too() -> None:
+    data = cache_template(4)
+    posterior = posterior_of([cache_truth(i, data) for i in range(3)], data)
+    moved = at_reference(posterior, posterior.reference_size * np.exp(0.5))
+    before, after = ({n: jax.numpy.asarray(v) for n, v in of.items()} for of in (posterior.params, moved))
+    nothing = dict.fromkeys(data.cache_kinds, jax.numpy.zeros(3))
+    for policy in ("quantized:4", "rkv:2048", "streaming:512+quantized:2"):
+        parsed = parse_kv_policy(policy)
+        there, here = (cache_terms(p, parsed, jax.numpy.asarray(x), nothing) for p, x in ((before, 0.8), (after, 0.3)))
+        for a, b in zip(jax.tree.leaves(there), jax.tree.leaves(here), strict=True):
+            assert np.allclose(a, b)
+
+
+def test_costs_of_the_caches_that_both_have_are_borrowed(path: Path) -> None:
+    """By a task with another evictor besides: of that there is nothing to learn, and its prior is the default."""
+    seen = cache_template(4, ("full", "quantized:4", "rkv:2048"))
+    truths = [cache_truth(i, cache_template(4)) for i in range(40)]
+    known = posterior_of([{n: v for n, v in t.items() if "streaming" not in n} for t in truths], seen)
+    borrowing = Borrowing(path)
+    borrowing._posteriors = {"simulated": known}
+    found = borrowing.of(cache_template(4))
+    assert {"delta_kv", "kappa_kv", "found_rkv", "power_rkv", "gamma_evict"} <= set(found)
+    assert not [name for name in found if "streaming" in name]
+    assert not [name for name in borrowing.of(cache_template(4, ("full", "quantized:2"))) if "rkv" in name]
+    assert found["delta_kv"].location == pytest.approx(np.log(known.params["delta_kv"]).mean(), abs=0.05)
+
+    def one(key: jax.Array) -> dict[str, jax.Array]:
+        with handlers.seed(rng_seed=key):
+            return sample_parameters(cache_template(4), Prior(borrowed=found))
+
+    drawn = jax.vmap(one)(jax.random.split(jax.random.PRNGKey(0), 2000))
+    rkv, streaming = (np.asarray(drawn[name]) for name in ("found_rkv", "found_streaming"))
+    assert np.log(rkv).mean() == pytest.approx(found["found_rkv"].location, abs=0.06)
+    assert np.log(rkv).std() == pytest.approx(found["found_rkv"].scale, rel=0.06)
+    assert streaming.mean() == pytest.approx(np.sqrt(2.0 / np.pi), rel=0.06)
 
 
 def test_a_trend_is_not_followed_beyond_the_sizes_seen(family, path: Path) -> None:

@@ -16,7 +16,7 @@ Not taken over: `guess`, and unless it is the same task what belongs to its prob
 Parameters that hold at the reference size (x = 0) are first moved along the earlier fit's own trends, draw by draw, to
 where the new family's reference lies. A trend is not followed beyond the sizes it was seen at: further away the nearest
 of these sizes stands in, and `theta0` and `mu0`, which are all trend, are not taken over. Slopes in x are the same at
-any reference.
+any reference. What compressed caches cost is taken over for the kinds of compression that both fits have.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
 from tslaw.errors import TslawError
+from tslaw.fit.cache_prior import CachePrior, cache_priors, general_name
 from tslaw.fit.fit_file import load_posterior, open_fit, task_names
 from tslaw.fit.lengths import length_resolution
 from tslaw.fit.model import OF_UNIT, RELATIVE, Prior, logit_unit, sample_population
@@ -133,8 +134,11 @@ class Borrowing:
             of = name.removesuffix(OF_UNIT)
             if of in NEVER or (of in OF_THE_TASK and not same) or (of in ALL_TREND and not inside):
                 continue
+            knowing = [draws[name] for draws in moved if name in draws]
+            if not knowing:  # a kind of compressed cache that the earlier fit has not seen
+                continue
             transform = biject_to(fn.support)
-            known = np.concatenate([np.asarray(transform.inv(draws[name])) for draws in moved])
+            known = np.concatenate([np.asarray(transform.inv(draws)) for draws in knowing])
             before = np.asarray(transform.inv(fn.sample(jax.random.PRNGKey(0), (PRIOR_DRAWS,))))
             scale = float(np.hypot(known.std(), self.width * before.std()))
             if scale < before.std():
@@ -163,7 +167,8 @@ def default_sites(data: TaskData | MeansData) -> dict[str, Any]:
     """The default prior's distributions, by the names of their sites."""
     with handlers.seed(rng_seed=0), handlers.trace() as trace:
         sample_population(Prior(), data.budgets, data.chance)
-    return {name: site["fn"] for name, site in trace.items() if site["type"] == "sample"}
+    sites = {name: site["fn"] for name, site in trace.items() if site["type"] == "sample"}
+    return sites | cache_priors(CachePrior(), getattr(data, "cache_kinds", ()))
 
 
 def _support(fn: Any) -> Support:
@@ -190,8 +195,23 @@ def at_reference(posterior: Posterior, reference_size: float) -> dict[str, np.nd
     )
     moved["alpha"] = draws["alpha"] * np.exp(shift * draws["bend"])
     moved["delta_w"] = draws["delta_w"] * np.exp(-shift * draws["gamma_w"])
+    moved |= _cache_at(draws, shift)
     unit = logit_unit(draws["sd_difficulty"])
     moved |= {name + OF_UNIT: moved[name] / unit for name in RELATIVE}
     least = length_resolution(posterior.budgets)
     moved["sigma_len_excess"] = np.sqrt(np.maximum(draws["sigma_len"] ** 2 - least**2, 1e-6))
+    return moved
+
+
+def _cache_at(draws: dict[str, np.ndarray], shift: float) -> dict[str, np.ndarray]:
+    """What compressed caches cost where x has moved by `shift`: all of it scales as exp(-gamma x), rates by their
+    logarithms (`cache_terms`)."""
+    moved = {}
+    for name in draws:
+        of = general_name(name)
+        gamma = "gamma_kv" if of in ("delta_kv", "loss_kv") else "gamma_evict" if of in ("found", "loss") else None
+        if gamma is None:
+            continue
+        fall = shift * draws[gamma]
+        moved[name] = draws[name] - fall if of.startswith("loss") else draws[name] * np.exp(-fall)
     return moved

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,9 @@ from jax import Array
 from tslaw.fit.cache_terms import EVICTOR_TERMS, ROUNDING, site_names
 from tslaw.fit.centred import sample_centred
 from tslaw.fit.data import TaskData
+
+if TYPE_CHECKING:
+    from tslaw.fit.borrow import Borrowed
 
 LEVEL = "kv_level"
 """The sampled site behind `kv_misfit`: the logs of the scales."""
@@ -81,13 +85,19 @@ def cache_sites(data: TaskData) -> tuple[str, ...]:
     return (*names, LEVEL) if names else ()
 
 
-def sample_cache_parameters(prior: CachePrior, data: TaskData) -> dict[str, Array]:
-    """Draw what `cache_arms` needs from the prior (inside a NumPyro model): the scalars, and `kv_misfit` (model, kind).
-    Empty where every cache is full."""
-    names = site_names(data.cache_kinds)
-    if not names:
+def cache_priors(prior: CachePrior, kinds: Sequence[str]) -> dict[str, dist.Distribution]:
+    """The priors of all scalars that a surface with these kinds of compression adds, by the names of their sites."""
+    return {name: prior_of(prior, name) for name in site_names(kinds)}
+
+
+def sample_cache_parameters(prior: CachePrior, data: TaskData, borrowed: Mapping[str, Borrowed]) -> dict[str, Array]:
+    """Draw what `cache_arms` needs from the prior (inside a NumPyro model): the scalars, those `borrowed` from what an
+    earlier fit says, and `kv_misfit` (model, kind). Empty where every cache is full."""
+    draw = cache_priors(prior, data.cache_kinds)
+    if not draw:
         return {}
-    params = {name: numpyro.sample(name, prior_of(prior, name)) for name in names}
+    draw |= {name: of.distribution() for name, of in borrowed.items() if name in draw}
+    params = {name: numpyro.sample(name, distribution) for name, distribution in draw.items()}
     x = jnp.asarray(data.model_log_size())
     slopes = [params["gamma_kv" if kind == ROUNDING else "gamma_evict"] for kind in data.cache_kinds]
     trend = -x[:, None] * jnp.stack(slopes)

@@ -195,7 +195,7 @@ def sample_population(prior: Prior, budgets: np.ndarray, chance: float) -> dict[
         "kept": dist.Beta(*prior.kept),
     }
     draw |= {name: _log_normal(getattr(prior, name)) for name in surface.TRAITS.values()}
-    draw |= {name: of.distribution() for name, of in prior.borrowed.items()}
+    draw |= {name: of.distribution() for name, of in prior.borrowed.items() if name in draw}
     params = in_logits({name: numpyro.sample(name, distribution) for name, distribution in draw.items()})
     excess = params.pop("sigma_len_excess")
     params["sigma_len"] = numpyro.deterministic("sigma_len", jnp.hypot(excess, length_resolution(budgets)))
@@ -344,7 +344,7 @@ def sample_parameters(data: TaskData, prior: Prior) -> dict[str, Array]:
     own_w = sample_centred("quantized_logit", at_low, params["sd_effect_w"], low.effect)
     own_w = numpyro.deterministic("quantization_effect", own_w)
     params["effect"] = surface.own_effect(own, own_w, quantized, native.model)
-    return params | sample_cache_parameters(prior.cache, data)
+    return params | sample_cache_parameters(prior.cache, data, prior.borrowed)
 
 
 def task_model(data: TaskData, prior: Prior) -> None:
