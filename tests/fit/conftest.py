@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -27,7 +29,7 @@ prepare_jax(2)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All that asks the shared fit runs on one worker, so that it is fitted once."""
     for item in items:
-        if "two_fits" in getattr(item, "fixturenames", ()):
+        if "program_run" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("shared fit"))
 
 
@@ -58,20 +60,56 @@ def two_tasks() -> list[TaskData]:
     return [simulate_task(t, draw_truth(i, t), 8, i) for i, t in enumerate((math, facts))]
 
 
+class ProgramRun(NamedTuple):
+    """One `tslaw fit`: its exit status, what it wrote to both streams and into `path`, and the fit it made of its
+    task."""
+
+    status: int
+    out: str
+    err: str
+    path: Path
+    fit: TaskFit
+
+
 @pytest.fixture(scope="session")
-def two_fits(two_tasks: list[TaskData]) -> list[TaskFit]:
-    """The first task fitted for real, with chains too short to pass the diagnostics; the second, which is there for
-    what joins and tells apart tasks, with draws scattered around its truth."""
+def program_run(two_tasks: list[TaskData], tmp_path_factory: pytest.TempPathFactory) -> ProgramRun:
+    """The first task fitted for real, by the program and from a file, with chains too short to pass the diagnostics."""
+    from simulated import as_dataset
+
+    from tslaw.dataset import save_dataset
+    from tslaw.fit import fit_tasks
+
+    folder, fits, fit_task = tmp_path_factory.mktemp("program"), [], fit_tasks.fit_task
+    measured, path = save_dataset(as_dataset(two_tasks[0]), folder / "simulated.nc"), folder / "fits" / "short.nc"
+    options = {"chains": SHORT.chains, "warmup": SHORT.warmup, "samples": SHORT.samples, "seed": SHORT.seed}
+    arguments = ["fit", measured, "--out", path, *(part for name, n in options.items() for part in (f"--{name}", n))]
+
+    def kept(*given: object) -> TaskFit:
+        fits.append(fit_task(*given))
+        return fits[-1]
+
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        patch.setattr(fit_tasks, "fit_task", kept)
+        with pytest.raises(SystemExit) as exit_:
+            main([str(a) for a in arguments])
+    assert fits, err.getvalue()
+    return ProgramRun(int(exit_.value.code or 0), out.getvalue(), err.getvalue(), path, fits[0])
+
+
+@pytest.fixture(scope="session")
+def two_fits(two_tasks: list[TaskData], program_run: ProgramRun) -> list[TaskFit]:
+    """The first task as the program fitted it; the second, which is there for what joins and tells apart tasks, with
+    draws scattered around its truth."""
     import numpy as np
     from simulated import draw_truth
 
     from tslaw.fit.diagnostics import diagnose
     from tslaw.fit.fit_file import TaskFit
-    from tslaw.fit.fit_tasks import fit_task
     from tslaw.fit.infer import Draws
     from tslaw.fit.predictive import predictive_accuracy
 
-    first, data = fit_task(two_tasks[0], SHORT), two_tasks[1]
+    first = program_run.fit
+    data = two_tasks[1].with_reference_size(first.data.reference_size)
     rng, shape = np.random.default_rng(0), (SHORT.chains, SHORT.samples)
     truth = draw_truth(1, data)
     scattered = {n: v * rng.lognormal(0.0, 0.05, (*shape, *v.shape)) for n, v in truth.items()}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-from simulated import as_dataset, draw_truth, template
+from simulated import SHORT, as_dataset, draw_truth, template
 
 from measurements import good_dataset
 from tslaw.dataset import save_dataset
@@ -186,23 +185,16 @@ def test_bad_input_is_one_message_and_status_2(tslaw, fit_path, tmp_path, argume
     assert not places["NEW"].exists()
 
 
-def _measured(two_tasks: list, folder: Path) -> list[Path]:
-    return [save_dataset(as_dataset(data), folder / f"{data.task}.nc") for data in two_tasks]
-
-
-def test_fit_from_measurements_marks_what_failed(tslaw, two_tasks, tmp_path) -> None:
+def test_fit_from_measurements_marks_what_failed(program_run) -> None:
     """Chains far too short: the fit is written, marked, explained, and the exit status is 1."""
-    (path,) = _measured(two_tasks[1:], tmp_path)
-    out = tmp_path / "fits" / "short.nc"
-    status, text, err = tslaw("fit", path, "--out", out, "--chains", "2", "--warmup", "50", "--samples", "50")
-    assert status == 1
-    assert "failed its diagnostics" in err
-    assert "FAILED" in text
-    assert "failed: bulk ESS" in text.replace("facts: ", "")
-    tree = open_fit(out)
-    assert (int(tree.attrs["passed"]), task_names(tree)) == (0, ["facts"])
-    assert load_posterior(tree).n_draws == 100
-    assert list(json.loads(tree.attrs["provenance"])["inputs"]) == ["facts.nc"]
+    assert program_run.status == 1
+    assert "failed its diagnostics" in program_run.err
+    assert "FAILED" in program_run.out
+    assert "failed: bulk ESS" in program_run.out.replace("simulated: ", "")
+    tree = open_fit(program_run.path)
+    assert (int(tree.attrs["passed"]), task_names(tree)) == (0, ["simulated"])
+    assert load_posterior(tree).n_draws == SHORT.chains * SHORT.samples
+    assert list(json.loads(tree.attrs["provenance"])["inputs"]) == ["simulated.nc"]
 
 
 @pytest.mark.slow
@@ -212,8 +204,8 @@ def test_a_long_enough_fit_passes_and_is_trusted(tslaw, tmp_path) -> None:
     All six sizes: of a problem that three models tried, leaving out one leaves too little for LOO.
     """
     empty = template(12, (16, 4), (1000, 2000, 4000, 8000, 16000, 32000))
-    (path,) = _measured([simulate_task(empty, draw_truth(0, empty), 8, 0)], tmp_path)
-    out = tmp_path / "good.nc"
+    data, out = simulate_task(empty, draw_truth(0, empty), 8, 0), tmp_path / "good.nc"
+    path = save_dataset(as_dataset(data), tmp_path / "simulated.nc")
     status, text, err = tslaw("fit", path, "--out", out, "--chains", "2", "--warmup", "300", "--samples", "1600")
     assert "failed" not in err, text
     assert status == 0

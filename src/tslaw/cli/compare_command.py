@@ -15,6 +15,7 @@ from tslaw.cli.options import AsJson, console
 if TYPE_CHECKING:
     from tslaw.fit.compare import Comparison, Row
     from tslaw.fit.data import TaskData
+    from tslaw.fit.surfaces.protocol import Surface
 
 
 def command(
@@ -74,34 +75,19 @@ def command(
     from tslaw.fit.compare_file import save_comparisons
     from tslaw.fit.data import tasks_data
     from tslaw.fit.subset import some_problems
-    from tslaw.fit.surfaces.registry import BUILT_IN, check_model, load_surfaces
+    from tslaw.fit.surfaces.registry import BUILT_IN, load_surfaces
 
     tasks = [some_problems(data, problems, seed) for data in _chosen(tasks_data(datasets), task)]
     surfaces = load_surfaces(surface or list(BUILT_IN))
-    for data in tasks:
-        if data.left_out:
-            typer.echo(
-                f"{data.task}: arms with a compressed KV cache are left out: {', '.join(data.left_out)}", err=True
-            )
-        for each in surfaces:
-            check_model(each, data)
+    check_before_fitting(surfaces, tasks)
     sampling = infer.Sampling(chains=chains, warmup=warmup, samples=samples, seed=seed)
     say = functools.partial(typer.echo, err=True)
     found = [compare_surfaces(surfaces, data, sampling, say, keep=out) for data in tasks]
     if out is not None:
         save_comparisons(found, out, files, sampling, overwrite)
         remove_runs(out, surfaces, tasks)
-    if as_json:
-        print(json.dumps([comparison.as_dict() for comparison in found], indent=2))
-    else:
-        for comparison in found:
-            report(comparison)
-        if out is not None:
-            print(f"comparison written to {out}")
-    failed = sorted({row.surface for c in found for row in c.rows if not row.passed})
-    if failed:
-        print(f"error: diagnostics failed for {', '.join(failed)}; see --warmup and --samples.", file=sys.stderr)
-        raise typer.Exit(1)
+    show(found, out, as_json)
+    exit_if_failed(found)
 
 
 def check_suffix(out: Path) -> None:
@@ -119,6 +105,38 @@ def _chosen(tasks: list[TaskData], task: str | None) -> list[TaskData]:
     if task is not None and task not in names:
         raise TslawError(f"There is no task '{task}' in these files.", where="--task", expected=", ".join(names))
     return [data for data in tasks if task in (None, data.task)]
+
+
+def check_before_fitting(surfaces: list[Surface], tasks: list[TaskData]) -> None:
+    """Say which arms are left out, and raise TslawError if a surface cannot be fitted to a task."""
+    from tslaw.fit.surfaces.registry import check_model
+
+    for data in tasks:
+        if data.left_out:
+            typer.echo(
+                f"{data.task}: arms with a compressed KV cache are left out: {', '.join(data.left_out)}", err=True
+            )
+        for surface in surfaces:
+            check_model(surface, data)
+
+
+def show(found: list[Comparison], out: Path | None, as_json: bool) -> None:
+    """Print every task's comparison; `out` is where they were stored, if anywhere."""
+    if as_json:
+        print(json.dumps([comparison.as_dict() for comparison in found], indent=2))
+        return
+    for comparison in found:
+        report(comparison)
+    if out is not None:
+        print(f"comparison written to {out}")
+
+
+def exit_if_failed(found: list[Comparison]) -> None:
+    """Exit with status 1 if a surface's diagnostics failed on any task."""
+    failed = sorted({row.surface for comparison in found for row in comparison.rows if not row.passed})
+    if failed:
+        print(f"error: diagnostics failed for {', '.join(failed)}; see --warmup and --samples.", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def report(comparison: Comparison) -> None:

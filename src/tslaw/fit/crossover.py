@@ -106,6 +106,12 @@ def decide(draw: dict[str, Array], grid: SizeGrid, bits: float, batch: float) ->
     return Decision(where - jnp.log(grid.weight), jnp.maximum(best - own, 0.0), budget)
 
 
+@jax.jit
+def _decisions(draws: dict[str, Array], grid: SizeGrid, bits: float, batch: float) -> Decision:
+    """Of every draw, (draw, size); compiled once for all weight bits, batches and accountings of a posterior."""
+    return jax.lax.map(lambda draw: decide(draw, grid, bits, batch), draws, batch_size=8)
+
+
 def last_crossing(log_gain: np.ndarray, log_weight: np.ndarray) -> np.ndarray:
     """The size above which the gain of moving up stays at or below zero, for every draw.
 
@@ -163,8 +169,8 @@ def crossover(
     check_batch(batch)
     curve = size_curve(posterior.shapes, weight_bits, accounting)
     grid = continuous_grid(curve, np.log(posterior.reference_size))
-    run = jax.jit(lambda draws: jax.lax.map(lambda d: decide(d, grid, weight_bits, batch), draws, batch_size=8))
-    log_gain, regret, saturation = (np.asarray(a, float) for a in run(posterior.population_draws()))
+    decisions = _decisions(posterior.population_draws(), grid, float(weight_bits), float(batch))
+    log_gain, regret, saturation = (np.asarray(a, float) for a in decisions)
     draws = last_crossing(log_gain, np.log(grid.weight))
     signs = np.diff(log_gain > 0, axis=1)
     return Crossover(

@@ -277,43 +277,16 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
     from tslaw.fit.posterior import Posterior
     from tslaw.shape import ModelShape
 
-    names = task_names(tree)
-    if task is None and len(names) == 1:
-        task = names[0]
-    if task not in names:
-        what = (
-            "This fit holds several tasks; name one." if task is None else f"This fit does not hold the task '{task}'."
-        )
-        raise TslawError(what, where="--task", expected=f"one of {', '.join(names)}")
-    draws = tree["posterior"].dataset.sel(task=task).stack(sample=("chain", "draw")).transpose("sample", ...)
+    task = _chosen(task_names(tree), task)
     arms = tree["constant_data"].dataset.sel(task=task)
+    draws = tree["posterior"].dataset.sel(task=task).stack(sample=("chain", "draw")).transpose("sample", ...)
     fitted = np.flatnonzero(~np.isnan(draws["misfit"].values).all(axis=0))
     policies = _policies(arms, fitted)
-    # Another task of this file may have had caches that this one had not.
-    stored = draws["kv_kind"].values.astype(str).tolist() if "kv_kind" in draws.coords else []
-    of_others = _cache_names(stored) - _cache_names(kinds_in(policies))
-    params = {str(n): np.asarray(draws[n].values, float) for n in draws.data_vars if n not in of_others}
     models = tuple(arms["arm_model"].values.astype(str)[fitted])
     if "pseudo_problem" in arms and not arms["pseudo_problem"].isnull().any():
-        from tslaw.fit.pseudo_problems import stored_effects
-
-        points = arms["pseudo_problem"].transpose("axis", "problem").values
-        params["misfit"], present = params["misfit"][:, fitted], np.ones(points.shape[1], bool)
-        params |= stored_effects(params, points, len(set(models)), len(fitted))
+        params, present = _params_of_means(draws, arms, fitted, models)
     else:
-        present = ~np.isnan(params["difficulty"]).all(axis=0)
-        order = draws["model"].values.astype(str).tolist()
-        kept: dict[str, Any] = {
-            "arm": fitted,
-            "problem": np.flatnonzero(present),
-            "model": [order.index(m) for m in dict.fromkeys(models)],
-        }
-        kept["kv_kind"] = [stored.index(kind) for kind in kinds_in(policies)]
-        for name, dims in EFFECT_DIMS.items():
-            if name not in params:
-                continue
-            for axis, dim in enumerate(dims, start=1):
-                params[name] = params[name].take(kept[dim], axis)
+        params, present = _params_of_problems(draws, fitted, models, kinds_in(policies))
     observed = tree["observed_data"].dataset.sel(task=task)
     budgets = observed["budget"].values[~np.isnan(observed["accuracy"].values).all(axis=0)]
     shapes = json.loads(tree.attrs["model_shapes"])
@@ -332,6 +305,63 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
         policies=policies,
         approximate=is_approximate(tree),
     )
+
+
+def _chosen(names: Sequence[str], task: str | None) -> str:
+    """The task that is asked for, or the only one."""
+    if task is None and len(names) == 1:
+        return names[0]
+    if task in names:
+        return str(task)
+    what = "This fit holds several tasks; name one." if task is None else f"This fit does not hold the task '{task}'."
+    raise TslawError(what, where="--task", expected=f"one of {', '.join(names)}")
+
+
+Params = dict[str, np.ndarray]
+"""Draws by name, (draw, ...) each."""
+
+
+def _stored_params(draws: xr.Dataset, kinds: Sequence[str]) -> Params:
+    """All that is stored of a task with compressed caches of these `kinds`; another task of the file may have had
+    others."""
+    of_others = _cache_names(_stored_kinds(draws)) - _cache_names(kinds)
+    return {str(n): np.asarray(draws[n].values, float) for n in draws.data_vars if n not in of_others}
+
+
+def _stored_kinds(draws: xr.Dataset) -> list[str]:
+    return draws["kv_kind"].values.astype(str).tolist() if "kv_kind" in draws.coords else []
+
+
+def _params_of_means(
+    draws: xr.Dataset, arms: xr.Dataset, fitted: np.ndarray, models: Sequence[str]
+) -> tuple[Params, np.ndarray]:
+    """The draws of a task of published means, `fitted` (place,) its arms; and which problems it has: all (problem,)."""
+    from tslaw.fit.pseudo_problems import stored_effects
+
+    params, points = _stored_params(draws, ()), arms["pseudo_problem"].transpose("axis", "problem").values
+    params["misfit"] = params["misfit"][:, fitted]
+    params |= stored_effects(params, points, len(set(models)), len(fitted))
+    return params, np.ones(points.shape[1], bool)
+
+
+def _params_of_problems(
+    draws: xr.Dataset, fitted: np.ndarray, models: Sequence[str], kinds: Sequence[str]
+) -> tuple[Params, np.ndarray]:
+    """The draws of a measured task, of its own arms (`fitted`, places), models, problems and kinds of compressed caches
+    only; and which of the file's problems are its own (problem,)."""
+    params = _stored_params(draws, kinds)
+    present = ~np.isnan(params["difficulty"]).all(axis=0)
+    order, stored = draws["model"].values.astype(str).tolist(), _stored_kinds(draws)
+    kept: dict[str, Any] = {
+        "arm": fitted,
+        "problem": np.flatnonzero(present),
+        "model": [order.index(m) for m in dict.fromkeys(models)],
+        "kv_kind": [stored.index(kind) for kind in kinds],
+    }
+    for name in EFFECT_DIMS.keys() & params.keys():
+        for axis, dim in enumerate(EFFECT_DIMS[name], start=1):
+            params[name] = params[name].take(kept[dim], axis)
+    return params, present
 
 
 def _cache_names(kinds: Sequence[str]) -> set[str]:

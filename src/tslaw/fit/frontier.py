@@ -130,7 +130,7 @@ def recommend(
         tokens = _affordable_tokens(arm, memory_budget, batch)
         if tokens >= posterior.budgets.min():
             longest = int(min(tokens, posterior.budgets.max()))
-            choices = np.append(grid[grid < longest], longest)
+            choices = np.minimum(grid, longest)  # as many for every arm: what evaluates them is compiled once
             accuracy = posterior.arm_accuracy(arm, choices)
             k = int(accuracy.mean(axis=0).argmax())
             memory = arm.weight / batch + arm.kv_per_token * choices[k]

@@ -168,22 +168,22 @@ def sample_population(prior: Prior, budgets: np.ndarray, chance: float) -> dict[
     mean_log_budget = float(np.log(budgets).mean())
     draw = relative_priors(prior) | {
         "bend": dist.Normal(0.0, prior.bend),
-        "kappa_w": dist.LogNormal(np.log(prior.kappa_w[0]), prior.kappa_w[1]),
+        "kappa_w": _log_normal(prior.kappa_w),
         "gamma_w": dist.Normal(0.0, prior.gamma_w),
         "mu0": dist.Normal(mean_log_budget, prior.mu0),
         "mu1": dist.Normal(0.0, prior.mu1),
         "mu2": dist.Normal(0.0, prior.mu2),
-        "sigma_len_excess": dist.LogNormal(np.log(prior.sigma_len[0]), prior.sigma_len[1]),
+        "sigma_len_excess": _log_normal(prior.sigma_len),
         "late0": dist.Normal(*prior.late0),
         "late1": dist.Normal(0.0, prior.late1),
         "late2": dist.Normal(0.0, prior.late2),
         "late3": dist.Normal(0.0, prior.late3),
-        "late_delay": dist.LogNormal(np.log(prior.late_delay[0]), prior.late_delay[1]),
+        "late_delay": _log_normal(prior.late_delay),
         "rho": dist.Normal(0.0, prior.rho),
-        "sd_difficulty": dist.LogNormal(np.log(prior.sd_difficulty[0]), prior.sd_difficulty[1]),
+        "sd_difficulty": _log_normal(prior.sd_difficulty),
         "sd_length": dist.HalfNormal(prior.sd_length),
         "own_length_share": dist.Beta(*prior.own_length_share),
-        "own_length_spread": dist.LogNormal(np.log(prior.own_length_spread[0]), prior.own_length_spread[1]),
+        "own_length_spread": _log_normal(prior.own_length_spread),
         # Centred on the task's chance rate but free to find guessing that is better or worse than uniform.
         "guess": dist.Beta(1.0 + prior.guess_weight * chance, 9.0 + prior.guess_weight * (1.0 - chance)),
         "slip0": dist.Normal(*prior.slip0),
@@ -191,7 +191,7 @@ def sample_population(prior: Prior, budgets: np.ndarray, chance: float) -> dict[
         "relapse0": dist.Normal(*prior.relapse0),
         "relapse1": dist.Normal(0.0, prior.relapse1),
         "relapse2": dist.Normal(0.0, prior.relapse2),
-        "relapse_power": dist.LogNormal(np.log(prior.relapse_power[0]), prior.relapse_power[1]),
+        "relapse_power": _log_normal(prior.relapse_power),
         "kept": dist.Beta(*prior.kept),
     }
     draw |= {name: _log_normal(getattr(prior, name)) for name in surface.TRAITS.values()}
