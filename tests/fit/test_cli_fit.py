@@ -8,6 +8,7 @@ import pytest
 from simulated import SHORT, as_dataset, draw_truth, template
 
 from measurements import good_dataset
+from tslaw.cli.fit_command import _row
 from tslaw.dataset import save_dataset
 from tslaw.fit.fit_file import load_posterior, open_fit, task_names
 from tslaw.fit.simulate import simulate_task
@@ -228,3 +229,12 @@ def test_show_says_where_a_fit_came_from_and_that_it_failed(tslaw, fit_path) -> 
     assert not told["passed"]
     assert set(told["diagnostics"]) == set(TASKS)
     assert told["provenance"]["device"]
+
+
+def test_diagnostics_that_nobody_knows_are_dashes() -> None:
+    """Chains that stood still have no LOO: it is stored as null."""
+    known = {"task": "t", "rhat": 1.2, "ess_bulk": 3.0, "ess_tail": 2.0, "divergences": 0, "draws": 100}
+    unknown = dict.fromkeys(("elpd_loo", "elpd_loo_se", "bad_pareto_k"))
+    row = _row(known | unknown | {"seconds": 1.0, "passed": False})
+    assert row[5:7] == ("- ± -", "-")
+    assert row[-1] == "FAILED"

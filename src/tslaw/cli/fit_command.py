@@ -334,8 +334,8 @@ def _row(d: dict[str, Any]) -> tuple[str, ...]:
         _number(d["ess_bulk"], ".0f"),
         _number(d["ess_tail"], ".0f"),
         "-" if approximate else f"{d['divergences']} of {d['draws']}",
-        f"{d['elpd_loo']:.0f} ± {d['elpd_loo_se']:.0f}",
-        f"{d['bad_pareto_k']:.1%}",
+        f"{_number(d['elpd_loo'], '.0f')} ± {_number(d['elpd_loo_se'], '.0f')}",
+        _number(d["bad_pareto_k"], ".1%"),
         f"{d['seconds']:.0f}",
         "approximate" if approximate else "passed" if d["passed"] else "FAILED",
     )
