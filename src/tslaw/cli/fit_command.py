@@ -79,7 +79,8 @@ def command(
 
     **Published means**: of other people's results often only means over problems are known. A table of them (.csv; its
     columns: `python -c "import tslaw.means; help(tslaw.means)"`, examples in measurements/published) is fitted too, by
-    slice sampling; what cannot be known from it is said, and marked in the fit.
+    sequential Monte Carlo (--chains islands of --samples particles; no --warmup); what cannot be known from it is said,
+    and marked in the fit.
 
     **--prior**: a family with few sizes, bits or budgets can start from what another family's fit learned. Every
     parameter's prior becomes that posterior, made wider by how much families may differ; what belongs to a task or its
@@ -133,8 +134,10 @@ def command(
         sampling, how = Quick(samples=samples, seed=seed), "a quick look by variational inference: approximate"
     else:
         sampling = infer.Sampling(chains=chains, warmup=warmup, samples=samples, seed=seed, target_accept=target_accept)
-        how = "slice sampling" if means_only(files) else "NUTS, from a MAP start"
-        how += f": {chains} chains of {warmup} + {samples} iterations {'for all tasks together' if pool else 'a task'}"
+        how = f"NUTS, from a MAP start: {chains} chains of {warmup} + {samples} iterations "
+        how += "for all tasks together" if pool else "a task"
+        if means_only(files):
+            how = f"sequential Monte Carlo: {chains} islands of {samples} particles a task"
     typer.echo(how, err=True)
     say, keep = functools.partial(typer.echo, err=True), None if quick else out
     tree = fit_tasks(tasks, sampling, files, None, say, borrowed, keep, pool_width if pool else None)
