@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from tslaw.fit import means_infer
 from tslaw.fit.fit_file import open_fit
 
 PUBLISHED = Path(__file__).parents[2] / "measurements" / "published"
 
 
 @pytest.mark.slow
-def test_a_table_is_fitted_asked_and_learned_from(tslaw, tmp_path) -> None:
+def test_a_table_is_fitted_asked_and_learned_from(tslaw, tmp_path, monkeypatch) -> None:
     """Chains far too short: what is checked is that everything works on the file and that it says what it rests on."""
+    monkeypatch.setattr(means_infer, "THIN", 3)
     table, out = PUBLISHED / "qwen3.csv", tmp_path / "q.nc"
     short = ("--chains", "2", "--warmup", "50", "--samples", "50", "--task", "AIME24")
     status, text, err = tslaw("fit", table, "--out", out, *short)

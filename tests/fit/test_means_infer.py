@@ -1,4 +1,4 @@
-"""The sampler of published means against plain importance sampling, which needs no mode, no curvature and no gradient."""
+"""The sampler of published means against plain importance sampling, which needs no mode, no curvature and no slices."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from numpyro import handlers
 from test_means import empty_means
 
+from tslaw.fit import means_infer
 from tslaw.fit.infer import Sampling
 from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_density import population_sites, quantile
@@ -47,8 +48,9 @@ def plain_importance_sampling(data: MeansData, prior: Prior) -> tuple[dict[str, 
 
 
 @pytest.mark.slow
-def test_draws_agree_with_plain_importance_sampling() -> None:
+def test_slices_agree_with_plain_importance_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Means of parameters (logarithms where positive), of answers so few that plain sampling works."""
+    monkeypatch.setattr(means_infer, "THIN", 15)
     data = empty_means(models=("Qwen3-1.7B", "Qwen3-14B"), answers=16.0)
     data = replace(data, report_accuracy=np.array([0.5, 0.3, 0.8, 0.75]))
     draws = run_means(data, Prior(), Sampling(chains=4, warmup=60, samples=300, seed=1, progress=False))
@@ -57,13 +59,13 @@ def test_draws_agree_with_plain_importance_sampling() -> None:
     assert worth > 400
     for name in COMPARED:
         change = (lambda v: v) if name in ("theta0", "bend", "mu0", "gamma_w") else np.log
-        plain, drawn = change(params[name]), change(draws.posterior[name])
+        plain, sliced = change(params[name]), change(draws.posterior[name])
         expected = float(weight @ plain)
         spread = float(np.sqrt(weight @ (plain - expected) ** 2))
         # 1,200 draws that may be worth as few as 200.
         error = spread * np.sqrt(1.0 / worth + 1.0 / 200.0)
-        assert float(drawn.mean()) == pytest.approx(expected, abs=3.5 * error), name
-        assert float(drawn.std()) == pytest.approx(spread, rel=0.25), name
+        assert float(sliced.mean()) == pytest.approx(expected, abs=3.5 * error), name
+        assert float(sliced.std()) == pytest.approx(spread, rel=0.25), name
 
 
 def test_normal_draws_become_the_priors() -> None:

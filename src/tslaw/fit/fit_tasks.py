@@ -80,13 +80,13 @@ def fit_tasks(
         if isinstance(sampling, Quick):
             fits.append(fit_quickly(_measured(data), sampling, own))
             continue
+        if isinstance(data, MeansData):
+            fits.append(fit_means(data, sampling, own))
+            continue
         checkpoint = checkpoint_beside(keep, data.task, sampling, data, own) if keep else None
         if checkpoint and checkpoint.load() is not None:
             announce(f"going on from {checkpoint.path}")
-        if isinstance(data, MeansData):
-            fits.append(fit_means(data, sampling, own, checkpoint))
-        else:
-            fits.append(fit_task(data, sampling, own, checkpoint))
+        fits.append(fit_task(data, sampling, own, checkpoint))
     origin = provenance(hashes, sampling, prior, time.perf_counter() - started)
     if borrowed:
         origin["borrowed"] = borrowed.provenance(tasks)

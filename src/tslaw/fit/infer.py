@@ -22,7 +22,7 @@ from tslaw.fit.cache_prior import CACHE_SCALES, LEVEL, cache_sites, cache_start
 from tslaw.fit.data import TaskData
 from tslaw.fit.lengths import draw_lengths
 from tslaw.fit.model import POPULATION, SAMPLED, Prior, groups, informative, sample_parameters, task_model
-from tslaw.fit.nuts import Chains, Checkpoint, sample_chains
+from tslaw.fit.nuts import Checkpoint, sample_chains
 
 MAP_SCALES = {
     "sd_difficulty": 3.0,
@@ -273,10 +273,6 @@ def run_nuts(data: TaskData, prior: Prior, sampling: Sampling, checkpoint: Check
         checkpoint,
     )
     posterior = posterior_of(chains.z, data, prior, sampling.seed)
-    return Draws(posterior, sampler_stats(chains), time.perf_counter() - started)
-
-
-def sampler_stats(chains: Chains) -> dict[str, np.ndarray]:
-    """The sampler's statistics by ArviZ's names: (chain, draw) each."""
     names = {"num_steps": "n_steps", "accept_prob": "acceptance_rate", "potential_energy": "lp"}
-    return {names.get(k, k): (-v if k == "potential_energy" else v) for k, v in chains.stats.items()}
+    stats = {names.get(k, k): (-v if k == "potential_energy" else v) for k, v in chains.stats.items()}
+    return Draws(posterior, stats, time.perf_counter() - started)

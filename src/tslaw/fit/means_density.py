@@ -1,16 +1,17 @@
-"""The posterior of published means in coordinates that are nearly independent and normal there, for NUTS to walk in.
+"""The posterior of published means in coordinates that are nearly independent and normal there.
 
 A handful of precise means says much of a few combinations of parameters and nothing of the rest: whether a model fails
 because it cannot solve or because it has not finished is for the prior to say. Such a posterior is a thin bent sheet on
-which a Hamiltonian sampler hardly moves. But given everything else the reports are nearly linear in what decides
-abilities: theta0, alpha, delta_w, and every model's two misfits. So all parameters are written as standard normal draws
-that the prior's quantiles make parameters of (`quantile`), those of abilities, v, apart from the others, z, and
+which samplers hardly move. But given everything else the reports are nearly linear in what decides abilities: theta0,
+alpha, delta_w, and every model's two misfits. So all parameters are written as standard normal draws that the prior's
+quantiles make parameters of (`quantile`), those of abilities, v, apart from the others, z, and
 
     v = mode + root^-T xi
 
 with mode and curvature root root^T of what is known of v given z (Gauss and Newton's method). What is sampled is z and
-xi. That is exact wherever the steps end, for mode and root are functions of z alone; they are computed and
-differentiated in double precision, and nothing ends abruptly: no parameter has a bound in these coordinates.
+xi. That is exact wherever the steps end, for mode and root are functions of z alone; but where they end far from the
+mode the coordinates are not straight, and chains stand still. All is in double precision, and nothing ends abruptly: no
+parameter has a bound in these coordinates.
 """
 
 from __future__ import annotations
@@ -86,16 +87,8 @@ class Density:
         self.free = every
         self.n = len(self.free) + len(self.solved_for) + 2 * len(data.shapes)
 
-    def log_p(self, place: Array) -> Array:
-        """The log posterior density at a place (n,), up to a constant."""
-        log_p = self._at(place)[0]
-        return jnp.where(jnp.isnan(log_p), -jnp.inf, log_p)
-
-    def parameters(self, place: Array) -> dict[str, Array]:
-        """The parameters there, `misfit` (arm,) among them."""
-        return self._at(place)[1]
-
-    def _at(self, place: Array) -> tuple[Array, dict[str, Array]]:
+    def at(self, place: Array) -> tuple[Array, dict[str, Array]]:
+        """The log posterior density at a place (n,), up to a constant, and the parameters (`misfit` (arm,) among them)."""
         z, xi = place[: len(self.free)], place[len(self.free) :]
         params = self.population(z)
         parts, of_arms = reports(params, self.data, self.points), self.abilities(params)
@@ -112,7 +105,8 @@ class Density:
         params |= dict(zip(self.solved_for, values, strict=False))
         k = len(self.solved_for)
         params["misfit"] = of_arms.design[:, k:] @ values[k:]
-        return log_likelihood + log_volume - 0.5 * (z @ z + v @ v), params
+        log_p = log_likelihood + log_volume - 0.5 * (z @ z + v @ v)
+        return jnp.where(jnp.isnan(log_p), -jnp.inf, log_p), params
 
     def population(self, z: Array) -> dict[str, Array]:
         """The population parameters but for those that are solved for, from z."""
@@ -162,7 +156,9 @@ class Density:
         ability, jacobian = abilities.at(v)
         at = moments(parts, ability)
         error = report_error(at.within, self.data.report_answers)
-        return Linear((jnp.asarray(self.data.report_accuracy) - at.mean) / error, (at.slope / error)[:, None] * jacobian)
+        return Linear(
+            (jnp.asarray(self.data.report_accuracy) - at.mean) / error, (at.slope / error)[:, None] * jacobian
+        )
 
     def straightened(self, parts: Reports, abilities: Abilities, v: Array) -> Linear:
         """The logits of the reports around v: far from the mode they say better than the reports how far it is."""

@@ -16,7 +16,6 @@ from tslaw.fit.means_check import check_means, replicated_means
 from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_infer import run_means
 from tslaw.fit.model import Prior
-from tslaw.fit.nuts import Checkpoint
 from tslaw.fit.pseudo_problems import AXES, pseudo_problems
 
 if TYPE_CHECKING:
@@ -79,8 +78,8 @@ class MeansFit:
         return tree
 
 
-def fit_means(data: MeansData, sampling: Sampling, prior: Prior, checkpoint: Checkpoint | None = None) -> MeansFit:
+def fit_means(data: MeansData, sampling: Sampling, prior: Prior) -> MeansFit:
     """Sample one task's posterior, check it, and replicate the reports from it."""
-    draws, points = run_means(data, prior, sampling, checkpoint), pseudo_problems()
+    draws, points = run_means(data, prior, sampling), pseudo_problems()
     diagnosis, pareto_k = check_means(draws, data, points)
     return MeansFit(data, draws, points, replicated_means(draws, data, points, sampling.seed), diagnosis, pareto_k)

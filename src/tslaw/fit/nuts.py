@@ -1,8 +1,7 @@
 """NUTS by NumPyro in blocks of iterations, so that a long run shows how far it is and can be resumed.
 
 Chains run side by side: a device each where there are as many devices (`numpyro.set_host_device_count` makes them on a
-CPU), vectorised on one GPU or where that is asked for, one after the other elsewhere. A block is compiled once, for
-warm-up and sampling alike.
+CPU), vectorised on one GPU, one after the other elsewhere. A block is compiled once, for warm-up and sampling alike.
 
 The metric is learned from all chains together, and shrunk to the one before. Learned by each chain from its own few
 draws, as usual, the dense part of some seventy parameters is mostly noise in a warm-up of a few hundred iterations, and
@@ -92,10 +91,8 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()
 
 
-def for_every_chain(function: Callable[..., Any], chains: int, vectorised: bool = False) -> Callable[..., Any]:
-    """`function` of one chain, compiled for arguments with a leading axis of chains; `vectorised` on a CPU too."""
-    if vectorised:
-        return jax.jit(jax.vmap(function))
+def for_every_chain(function: Callable[..., Any], chains: int) -> Callable[..., Any]:
+    """`function` of one chain, compiled for arguments with a leading axis of chains."""
     if jax.local_device_count() >= chains > 1:
         return jax.pmap(function)
     if jax.default_backend() == "cpu":
@@ -117,12 +114,7 @@ class Moves(NamedTuple):
 
 
 def nuts_moves(
-    potential: Potential,
-    inverse_mass: Metric,
-    dense: tuple[str, ...],
-    start: Positions,
-    sampling: Sampling,
-    vectorised: bool = False,
+    potential: Potential, inverse_mass: Metric, dense: tuple[str, ...], start: Positions, sampling: Sampling
 ) -> Moves:
     """NUTS whose metric is only changed from outside; `start` is one chain's."""
 
@@ -153,7 +145,7 @@ def nuts_moves(
 
     kernel, key = nuts(inverse_mass), jax.random.PRNGKey(0)
     jax.eval_shape(lambda key, z: kernel.init(key, sampling.warmup, z, (), {}), key, start)  # sets the kernel up
-    return Moves(*(for_every_chain(move, sampling.chains, vectorised) for move in (begin, advance, retune)))
+    return Moves(*(for_every_chain(move, sampling.chains) for move in (begin, advance, retune)))
 
 
 def sample_chains(
@@ -163,7 +155,6 @@ def sample_chains(
     dense: tuple[str, ...],
     sampling: Sampling,
     checkpoint: Checkpoint | None = None,
-    vectorised: bool = False,
 ) -> Chains:
     """Draw from exp(-potential) over unconstrained positions.
 
@@ -172,11 +163,10 @@ def sample_chains(
     starts : names to (chain, ...) arrays. inverse_mass : to begin with, as `NUTS` takes it.
     dense : the names whose metric is dense; the others' is diagonal.
     checkpoint : where to keep the run once a minute, and from where to resume it.
-    vectorised : all chains in one computation, also on a CPU: faster where a gradient is small.
     """
     keys = jax.random.split(jax.random.PRNGKey(sampling.seed + 2), sampling.chains)
     first = (keys, starts, for_chains(inverse_mass, sampling.chains))
-    moves = nuts_moves(potential, inverse_mass, dense, jax.tree.map(lambda leaf: leaf[0], starts), sampling, vectorised)
+    moves = nuts_moves(potential, inverse_mass, dense, jax.tree.map(lambda leaf: leaf[0], starts), sampling)
     run = _Run.resumed(checkpoint, jax.eval_shape(moves.begin, *first), moves.advance) or _Run(moves.begin(*first), [])
     total, saved = sampling.warmup + sampling.samples, time.monotonic()
     lessons = lesson_blocks(sampling.warmup)
