@@ -69,7 +69,7 @@ def test_a_fit_of_means_is_read_like_any_other(family, path: Path) -> None:
     assert task_names(tree) == ["simulated"]
     posterior = load_posterior(tree)
     assert posterior.arms == data.arms
-    assert posterior.params["difficulty"].shape == (400, 64)
+    assert posterior.params["difficulty"].shape == (400, 256)
     assert posterior.params["model_effect"].shape == (400, 6, 64)
     assert posterior.params["own_length"].shape == (400, 18, 64)
     arms = {a.model: a for a in posterior.family_arms("checkpoint") if a.weight_bits == 4}

@@ -21,7 +21,7 @@ from tslaw.fit.model import Prior, sample_population
 from tslaw.fit.pseudo_problems import pseudo_problems
 from tslaw.fit.surface import weight_bit_shape
 
-N_PLAIN = 60_000
+N_PLAIN = 80_000
 COMPARED = ("theta0", "alpha", "bend", "delta_w", "mu0", "sd_difficulty", "sd_misfit", "gamma_w", "guess", "kept")
 
 
