@@ -70,8 +70,8 @@ def test_a_fit_of_means_is_read_like_any_other(family, path: Path) -> None:
     posterior = load_posterior(tree)
     assert posterior.arms == data.arms
     assert posterior.params["difficulty"].shape == (400, 256)
-    assert posterior.params["model_effect"].shape == (400, 6, 64)
-    assert posterior.params["own_length"].shape == (400, 18, 64)
+    assert posterior.params["model_effect"].shape == (400, 6, 256)
+    assert posterior.params["own_length"].shape == (400, 18, 256)
     arms = {a.model: a for a in posterior.family_arms("checkpoint") if a.weight_bits == 4}
     found = posterior.arm_accuracy(arms["Qwen3-4B"], np.array([32000.0]))
     r = data.arms.index("Qwen3-4B:w4:full")

@@ -88,7 +88,7 @@ class Density:
         self.n = len(self.free) + len(self.solved_for) + 2 * len(data.shapes)
 
     def at(self, place: Array) -> tuple[Array, dict[str, Array]]:
-        """The log posterior density at a place (n,), up to a constant, and the parameters (`misfit` (arm,) among them)."""
+        """The log posterior density at a place (n,), up to a constant, and the parameters, `misfit` (arm,) too."""
         z, xi = place[: len(self.free)], place[len(self.free) :]
         params = self.population(z)
         parts, of_arms = reports(params, self.data, self.points), self.abilities(params)
