@@ -135,15 +135,18 @@ class Density:
     def mode(self, parts: Reports, abilities: Abilities) -> Array:
         """The most probable v, (solved,), nearly."""
         ability, weight = self.rough_abilities(parts)
-        v = jnp.zeros(abilities.design.shape[1])
-        for _ in range(ROUGH_STEPS):
+
+        def rough(v: Array) -> Linear:
             here, jacobian = abilities.at(v)
-            v = newton(Linear(weight * (ability - here), weight[:, None] * jacobian), v, abilities)
-        for _ in range(STRAIGHT_STEPS):
-            v = newton(self.straightened(parts, abilities, v), v, abilities)
-        for _ in range(NEWTON_STEPS):
-            v = newton(self.linear(parts, abilities, v), v, abilities)
-        return v
+            return Linear(weight * (ability - here), weight[:, None] * jacobian)
+
+        def steps(n: int, linear: Callable[[Array], Linear], v: Array) -> Array:
+            # Not written out: that takes twice as long to compile.
+            return jax.lax.fori_loop(0, n, lambda _, at: newton(linear(at), at, abilities), v)
+
+        v = steps(ROUGH_STEPS, rough, jnp.zeros(abilities.design.shape[1]))
+        v = steps(STRAIGHT_STEPS, lambda at: self.straightened(parts, abilities, at), v)
+        return steps(NEWTON_STEPS, lambda at: self.linear(parts, abilities, at), v)
 
     def rough_abilities(self, parts: Reports) -> tuple[Array, Array]:
         """Abilities that reports would have, were problems normally spread, and one over their errors: (report,)."""
