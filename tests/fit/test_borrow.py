@@ -225,14 +225,14 @@ def test_borrowed_distributions_keep_their_support() -> None:
 def test_two_sizes_and_an_earlier_fit_tell_more_of_a_third(family, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another family of the same make, its own truth, two sizes of it: the accuracy of sizes it was not run at is known
     better with what the first family taught, and is still right."""
-    monkeypatch.setattr(means_infer, "THIN", 12)
+    monkeypatch.setattr(means_infer, "MOST_MOVES", 30)
     whole = empty_means(models=ALL_SIZES, bits=(16, 4))
     truth = population(5, whole)
     reported = means_of(truth, whole, 5)
     kept = [i for i, m in enumerate(whole.models) if m in ("Qwen3-1.7B", "Qwen3-8B")]
     data = _only(reported, kept, "another")
     unseen = [i for i, m in enumerate(whole.models) if m in ("Qwen3-4B", "Qwen3-32B")]
-    sampling = Sampling(chains=4, warmup=60, samples=150, seed=2, progress=False)
+    sampling = Sampling(chains=4, samples=150, seed=2, progress=False)
     widths = {}
     for name, prior in (("alone", Prior()), ("after", Prior(borrowed=Borrowing(path).of(data)))):
         posterior = _posterior_of(data, means_infer.run_means(data, prior, sampling))

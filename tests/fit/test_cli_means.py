@@ -15,10 +15,10 @@ PUBLISHED = Path(__file__).parents[2] / "measurements" / "published"
 
 @pytest.mark.slow
 def test_a_table_is_fitted_asked_and_learned_from(tslaw, tmp_path, monkeypatch) -> None:
-    """Chains far too short: what is checked is that everything works on the file and that it says what it rests on."""
-    monkeypatch.setattr(means_infer, "THIN", 3)
+    """Far too few particles: what is checked is that everything works on the file and that it says what it rests on."""
+    monkeypatch.setattr(means_infer, "MOST_MOVES", 10)
     table, out = PUBLISHED / "qwen3.csv", tmp_path / "q.nc"
-    short = ("--chains", "2", "--warmup", "50", "--samples", "50", "--task", "AIME24")
+    short = ("--chains", "2", "--samples", "50", "--task", "AIME24")
     status, text, err = tslaw("fit", table, "--out", out, *short)
     assert status == 1, "too short to pass"
     assert "AIME24: 6 published means of 6 arms" in err

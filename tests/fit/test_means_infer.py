@@ -1,4 +1,4 @@
-"""The sampler of published means against plain importance sampling, which needs no mode, no curvature and no slices."""
+"""The sampler of published means against plain importance sampling, which needs no mode, no curvature and no moves."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from numpyro import handlers
 from test_means import empty_means
 
-from tslaw.fit import means_infer
 from tslaw.fit.infer import Sampling
 from tslaw.fit.means_data import MeansData
-from tslaw.fit.means_infer import quantile, run_means
+from tslaw.fit.means_density import population_sites, quantile
+from tslaw.fit.means_infer import _weights, resampled, run_means
 from tslaw.fit.means_model import report_error, report_moments
 from tslaw.fit.model import Prior, sample_population
 from tslaw.fit.pseudo_problems import pseudo_problems
@@ -47,33 +47,42 @@ def plain_importance_sampling(data: MeansData, prior: Prior) -> tuple[dict[str, 
 
 
 @pytest.mark.slow
-def test_slices_agree_with_plain_importance_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_particles_agree_with_plain_importance_sampling() -> None:
     """Means of parameters (logarithms where positive), of answers so few that plain sampling works."""
-    monkeypatch.setattr(means_infer, "THIN", 15)
     data = empty_means(models=("Qwen3-1.7B", "Qwen3-14B"), answers=16.0)
     data = replace(data, report_accuracy=np.array([0.5, 0.3, 0.8, 0.75]))
-    draws = run_means(data, Prior(), Sampling(chains=4, warmup=60, samples=300, seed=1, progress=False))
+    draws = run_means(data, Prior(), Sampling(chains=4, samples=300, seed=1, progress=False))
     params, weight = plain_importance_sampling(data, Prior())
     worth = 1.0 / np.sum(weight**2)
     assert worth > 400
     for name in COMPARED:
         change = (lambda v: v) if name in ("theta0", "bend", "mu0", "gamma_w") else np.log
-        plain, sliced = change(params[name]), change(draws.posterior[name])
+        plain, drawn = change(params[name]), change(draws.posterior[name])
         expected = float(weight @ plain)
         spread = float(np.sqrt(weight @ (plain - expected) ** 2))
         # 1,200 draws that may be worth as few as 200.
         error = spread * np.sqrt(1.0 / worth + 1.0 / 200.0)
-        assert float(sliced.mean()) == pytest.approx(expected, abs=3.5 * error), name
-        assert float(sliced.std()) == pytest.approx(spread, rel=0.25), name
+        assert float(drawn.mean()) == pytest.approx(expected, abs=3.5 * error), name
+        assert float(drawn.std()) == pytest.approx(spread, rel=0.25), name
 
 
 def test_normal_draws_become_the_priors() -> None:
     """Quantiles of every site of the prior, through the functions that the sampler's coordinates go through."""
     data = empty_means()
     z = np.random.default_rng(0).standard_normal(20_000)
-    for name, fn in means_infer.population_sites(Prior(), data).items():
+    for name, fn in population_sites(Prior(), data).items():
         made = np.sort(np.asarray(quantile(fn)(jnp.asarray(z))))
         drawn = np.asarray(fn.sample(jax.random.PRNGKey(1), (20_000,)))
         for q in (0.02, 0.1, 0.5, 0.9, 0.98):
             share = (drawn < made[int(q * len(made))]).mean()
             assert share == pytest.approx(q, abs=5.0 * np.sqrt(2.0 * q * (1.0 - q) / len(made))), (name, q)
+
+
+def test_particles_are_resampled_on_their_own_island_and_as_often_as_they_weigh() -> None:
+    weight = _weights(np.random.default_rng(0).normal(0.0, 2.0, (3, 50)))
+    assert weight.sum(axis=1) == pytest.approx(1.0)
+    found = resampled(weight, np.random.default_rng(1)).reshape(3, 50)
+    for island in range(3):
+        assert ((found[island] >= 50 * island) & (found[island] < 50 * (island + 1))).all()
+        times = np.bincount(found[island] - 50 * island, minlength=50)
+        assert (np.abs(times - 50 * weight[island]) < 1.0).all()
