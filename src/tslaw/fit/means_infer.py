@@ -85,10 +85,8 @@ def run_means(data: MeansData, prior: Prior, sampling: Sampling) -> Draws:
     evaluate = jax.jit(lambda places: jax.lax.map(level, places, batch_size=BATCH))
     place = rng.standard_normal((shape[0] * shape[1], density.n))
     particles = Particles(place, np.asarray(evaluate(place)[0]))
-    stage, move = (
-        Stage(0.0, Normal(np.zeros(density.n), np.eye(density.n)), 0.5),
-        jax.jit(_mover(lambda place: level(place)[0])),
-    )
+    stage = Stage(0.0, Normal(np.zeros(density.n), np.eye(density.n)), FIRST_STEP)
+    move = jax.jit(_mover(lambda place: level(place)[0]))
     with progress_bar(100, sampling.progress) as show:
         while stage.power < 1.0:
             particles, stage = _next_power(particles, stage, shape, rng)
