@@ -14,6 +14,8 @@ flat it shows that the choice hardly matters.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -109,7 +111,22 @@ def decide(draw: dict[str, Array], grid: SizeGrid, bits: float, batch: float) ->
 @jax.jit
 def _decisions(draws: dict[str, Array], grid: SizeGrid, bits: float, batch: float) -> Decision:
     """Of every draw, (draw, size); compiled once for all weight bits, batches and accountings of a posterior."""
-    return jax.lax.map(lambda draw: decide(draw, grid, bits, batch), draws, batch_size=8)
+    return jax.lax.map(lambda draw: decide(draw, grid, bits, batch), draws, batch_size=2)
+
+
+def _in_threads(draws: dict[str, Array], grid: SizeGrid, bits: float, batch: float) -> Decision:
+    """The same, a part of the draws a core: XLA gives a loop over draws one core of a CPU, and lets go of Python."""
+    n, parts = len(next(iter(draws.values()))), len(os.sched_getaffinity(0))
+    # Equally long, the last one filled up, so that there is one shape to compile for.
+    places = np.minimum(np.arange(parts * -(-n // parts)), n - 1).reshape(parts, -1)
+
+    def part(of: np.ndarray) -> list[np.ndarray]:
+        some = {name: np.asarray(values)[of] for name, values in draws.items()}
+        return [np.asarray(values) for values in _decisions(some, grid, bits, batch)]
+
+    with ThreadPoolExecutor(parts) as pool:
+        found = list(pool.map(part, places))
+    return Decision(*(jnp.asarray(np.concatenate(values)[:n]) for values in zip(*found, strict=True)))
 
 
 def last_crossing(log_gain: np.ndarray, log_weight: np.ndarray) -> np.ndarray:
@@ -169,7 +186,7 @@ def crossover(
     check_batch(batch)
     curve = size_curve(posterior.shapes, weight_bits, accounting)
     grid = continuous_grid(curve, np.log(posterior.reference_size))
-    decisions = _decisions(posterior.population_draws(), grid, float(weight_bits), float(batch))
+    decisions = _in_threads(posterior.population_draws(), grid, float(weight_bits), float(batch))
     log_gain, regret, saturation = (np.asarray(a, float) for a in decisions)
     draws = last_crossing(log_gain, np.log(grid.weight))
     signs = np.diff(log_gain > 0, axis=1)
