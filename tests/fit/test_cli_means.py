@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tslaw.fit import means_infer
+from tslaw.fit import means_file, means_infer
 from tslaw.fit.fit_file import open_fit
 
 PUBLISHED = Path(__file__).parents[2] / "measurements" / "published"
@@ -17,6 +17,7 @@ PUBLISHED = Path(__file__).parents[2] / "measurements" / "published"
 def test_a_table_is_fitted_asked_and_learned_from(tslaw, tmp_path, monkeypatch) -> None:
     """Far too few particles: what is checked is that everything works on the file and that it says what it rests on."""
     monkeypatch.setattr(means_infer, "MOST_MOVES", 10)
+    monkeypatch.setattr(means_file, "REFIT_SAMPLES", 50)
     table, out = PUBLISHED / "qwen3.csv", tmp_path / "q.nc"
     short = ("--chains", "2", "--samples", "50", "--task", "AIME24")
     status, text, err = tslaw("fit", table, "--out", out, *short)

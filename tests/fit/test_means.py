@@ -13,8 +13,8 @@ from scipy.special import expit, ndtr
 from simulated import draw_truth, template
 
 from reference import surface_reference as reference
-from tslaw.fit.means_check import left_out_reports
 from tslaw.fit.means_data import MeansData
+from tslaw.fit.means_left_out import left_out_reports
 from tslaw.fit.means_model import report_error, report_moments
 from tslaw.fit.model import POPULATION
 from tslaw.fit.pseudo_problems import AXES, effects, pseudo_problems

@@ -11,10 +11,11 @@ import pytest
 from numpyro import handlers
 from test_means import empty_means
 
-from tslaw.fit.infer import Sampling
+from tslaw.fit import means_loo
+from tslaw.fit.infer import Draws, Sampling
 from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_density import population_sites, quantile
-from tslaw.fit.means_infer import _weights, resampled, run_means
+from tslaw.fit.means_infer import MeansSampler, _weights, resampled
 from tslaw.fit.means_model import report_error, report_moments
 from tslaw.fit.model import Prior, sample_population
 from tslaw.fit.pseudo_problems import pseudo_problems
@@ -25,7 +26,8 @@ COMPARED = ("theta0", "alpha", "bend", "delta_w", "mu0", "sd_difficulty", "sd_mi
 
 
 def plain_importance_sampling(data: MeansData, prior: Prior) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Everything from the prior, weighed by the likelihood: parameters (draw,) and weights that sum to 1."""
+    """Everything from the prior: parameters (draw,), and the log-likelihoods of reports, (draw, report), to weigh
+    them by."""
     points, model = pseudo_problems(), data.model_index()
 
     def one(key: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
@@ -38,32 +40,89 @@ def plain_importance_sampling(data: MeansData, prior: Prior) -> tuple[dict[str, 
         mean, within, _ = report_moments(params, data, points)
         error = report_error(within, data.report_answers)
         z = (data.report_accuracy - mean) / error
-        return {n: params[n] for n in COMPARED}, jnp.sum(-0.5 * z * z - jnp.log(error))
+        return {n: params[n] for n in COMPARED}, -0.5 * z * z - jnp.log(error) - 0.5 * jnp.log(2.0 * jnp.pi)
 
     run = jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=500))
-    params, log_weight = run(jax.random.split(jax.random.PRNGKey(5), N_PLAIN))
-    weight = np.exp(np.asarray(log_weight) - float(log_weight.max()))
-    return {n: np.asarray(v) for n, v in params.items()}, weight / weight.sum()
+    params, log_likelihood = run(jax.random.split(jax.random.PRNGKey(5), N_PLAIN))
+    return {n: np.asarray(v) for n, v in params.items()}, np.asarray(log_likelihood)
+
+
+@pytest.fixture(scope="module")
+def few_answers() -> MeansData:
+    """Means over so few answers that plain sampling works."""
+    data = empty_means(models=("Qwen3-1.7B", "Qwen3-14B"), answers=16.0)
+    return replace(data, report_accuracy=np.array([0.5, 0.3, 0.8, 0.75]))
+
+
+@pytest.fixture(scope="module")
+def sampler(few_answers: MeansData) -> MeansSampler:
+    return MeansSampler(few_answers, Prior())
+
+
+@pytest.fixture(scope="module")
+def draws(sampler: MeansSampler) -> Draws:
+    return sampler.run(Sampling(chains=4, samples=300, seed=1, progress=False))
+
+
+@pytest.fixture(scope="module")
+def plain(few_answers: MeansData) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    return plain_importance_sampling(few_answers, Prior())
 
 
 @pytest.mark.slow
-def test_particles_agree_with_plain_importance_sampling() -> None:
-    """Means of parameters (logarithms where positive), of answers so few that plain sampling works."""
-    data = empty_means(models=("Qwen3-1.7B", "Qwen3-14B"), answers=16.0)
-    data = replace(data, report_accuracy=np.array([0.5, 0.3, 0.8, 0.75]))
-    draws = run_means(data, Prior(), Sampling(chains=4, samples=300, seed=1, progress=False))
-    params, weight = plain_importance_sampling(data, Prior())
+@pytest.mark.xdist_group("means")
+def test_particles_agree_with_plain_importance_sampling(draws: Draws, plain) -> None:
+    """Means of parameters (logarithms where positive)."""
+    params, log_likelihood = plain
+    weight = _weights(log_likelihood.sum(axis=1)[None])[0]
     worth = 1.0 / np.sum(weight**2)
     assert worth > 400
     for name in COMPARED:
         change = (lambda v: v) if name in ("theta0", "bend", "mu0", "gamma_w") else np.log
-        plain, drawn = change(params[name]), change(draws.posterior[name])
-        expected = float(weight @ plain)
-        spread = float(np.sqrt(weight @ (plain - expected) ** 2))
+        values, drawn = change(params[name]), change(draws.posterior[name])
+        expected = float(weight @ values)
+        spread = float(np.sqrt(weight @ (values - expected) ** 2))
         # 1,200 draws that may be worth as few as 200.
         error = spread * np.sqrt(1.0 / worth + 1.0 / 200.0)
         assert float(drawn.mean()) == pytest.approx(expected, abs=3.5 * error), name
         assert float(drawn.std()) == pytest.approx(spread, rel=0.25), name
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("means")
+def test_a_report_is_left_out_exactly_by_fitting_without_it(
+    few_answers: MeansData, sampler: MeansSampler, draws: Draws, plain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the ratio of two evidences by plain sampling; reports that can be reweighed are not fitted again."""
+    points, short = pseudo_problems(), Sampling(chains=4, samples=150, seed=2, progress=False)
+    fitted = []
+
+    def refit(report: int) -> Draws:
+        fitted.append(report)
+        return sampler.run(short, without=report)
+
+    easy = means_loo.leave_reports_out(draws, few_answers, points, refit)
+    assert not fitted, "all of these can be reweighed"
+    assert not easy.refitted.any()
+    monkeypatch.setattr(means_loo, "BAD_PARETO", -10.0)
+    found = means_loo.leave_reports_out(draws, few_answers, points, refit)
+    assert fitted == [0, 1, 2, 3]
+    assert found.refitted.all()
+    assert (found.loo.pareto_k.values == 0).all()
+    every = plain[1].sum(axis=1, keepdims=True)
+    exact = np.logaddexp.reduce(every, axis=0) - np.logaddexp.reduce(every - plain[1], axis=0)
+    assert found.loo.elpd_i.values == pytest.approx(exact, abs=0.15)
+    off, off_reweighed = (np.abs(of.loo.elpd_i.values - exact).mean() for of in (found, easy))
+    assert off < off_reweighed
+    assert found.loo.elpd == pytest.approx(found.loo.elpd_i.values.sum())
+    assert found.loo.p - easy.loo.p == pytest.approx(easy.loo.elpd - found.loo.elpd)
+
+
+def test_a_mean_that_few_draws_decide_is_worth_little() -> None:
+    log_values = np.array([[0.0, 0.0], [0.0, 0.0]])
+    assert means_loo.worth(log_values) == pytest.approx(4.0)
+    assert means_loo.worth(np.array([[900.0, 0.0], [0.0, 0.0]])) == pytest.approx(1.0)
+    assert means_loo.log_mean(np.log([1.0, 3.0]) - 2000.0) == pytest.approx(np.log(2.0) - 2000.0)
 
 
 def test_normal_draws_become_the_priors() -> None:

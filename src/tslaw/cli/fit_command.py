@@ -324,7 +324,9 @@ def report(tree: xr.DataTree) -> None:
         print(f"  failed: {failure}")
     if is_approximate(tree):
         print("  approximate: made by tslaw fit --quick; nothing was sampled, so there is nothing to check")
-    for task in json.loads(tree.attrs["diagnostics"]):
+    for task, d in json.loads(tree.attrs["diagnostics"]).items():
+        if exact := d.get("refitted", 0):
+            print(f"  note: {task}: LOO of {exact} reports is exact, by as many fits without them")
         for caveat in caveats(tree, task):
             print(f"  note: {task}: {caveat}")
 

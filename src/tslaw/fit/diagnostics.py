@@ -40,6 +40,7 @@ class Diagnosis:
     `rhat_effects` the worst over the problems' and arms' effects and `slow_effects` the share of them above 1.05;
     `bad_pareto_k` the share of (model, problem) pairs whose LOO estimate cannot be trusted. An `approximate` fit was
     not sampled: there is nothing to check in its draws, what is checked in others is NaN, and it never passes.
+    `refitted` reports of published means were left out by fitting without them (`means_loo`).
     """
 
     task: str
@@ -57,6 +58,7 @@ class Diagnosis:
     seconds: float
     failures: tuple[str, ...]
     approximate: bool = False
+    refitted: int = 0
 
     @property
     def passed(self) -> bool:

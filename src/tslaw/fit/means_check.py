@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import jax
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from tslaw.fit import surface
-from tslaw.fit.diagnostics import EFFECTS, Diagnosis, judge, loo_of
+from tslaw.fit.diagnostics import EFFECTS, Diagnosis, judge
 from tslaw.fit.infer import Draws
 from tslaw.fit.means_data import MeansData
-from tslaw.fit.means_model import Moments, report_error, report_moments
+from tslaw.fit.means_left_out import draws_moments, kept_draws
+from tslaw.fit.means_loo import Refit, leave_reports_out
+from tslaw.fit.means_model import report_error
 from tslaw.fit.model import POPULATION
 from tslaw.fit.predictive import PREDICTIVE_DRAWS
-
-LOO_DRAWS = 1024
 
 
 def replicated_means(draws: Draws, data: MeansData, points: np.ndarray, seed: int) -> np.ndarray:
     """What a repeat with as many answers would report: (chain, kept draw, arm, budget), NaN where nothing was."""
-    kept, shape = _kept(draws.posterior, PREDICTIVE_DRAWS)
-    mean, within, _ = _moments(kept, data, points)
+    kept, shape = kept_draws(draws.posterior, PREDICTIVE_DRAWS)
+    mean, within, _ = draws_moments(kept, data, points)
     error = np.asarray(report_error(jnp.asarray(within), data.report_answers))
     noise = np.random.default_rng(seed).standard_normal(mean.shape)
     drawn, answers = np.clip(mean + error * noise, 0.0, 1.0), data.report_answers
@@ -33,64 +32,16 @@ def replicated_means(draws: Draws, data: MeansData, points: np.ndarray, seed: in
         return (right / total).reshape(*shape, len(data.arms), len(data.budgets))
 
 
-def left_out_reports(posterior: dict[str, np.ndarray], data: MeansData, points: np.ndarray) -> np.ndarray:
-    """Log-likelihood of every report given the others and a draw of the population: (chain, draw, report).
+def check_means(
+    draws: Draws, data: MeansData, points: np.ndarray, refit: Refit | None = None
+) -> tuple[Diagnosis, np.ndarray]:
+    """The diagnosis, and the worst Pareto k of the reports of every arm and budget: (arm, budget), NaN without any.
 
-    Given its own misfit a report is known before it is seen, and no draw would stand for the others. So the misfits are
-    integrated out: over their prior, with the surface taken to be linear in them around the draw, the reports of one
-    draw are jointly normal, and what each is given the others is known (Rasmussen & Williams 2006, section 5.4.2).
+    `refit` fits the task without a report, where LOO cannot be had from the draws.
     """
-    kept, shape = _kept(posterior, posterior["alpha"].size)
-    mean, within, slope = _moments(kept, data, points)
-    error = np.asarray(report_error(jnp.asarray(within), data.report_answers))
-    bits = jnp.asarray(data.weight_bits)
-    quantized = np.asarray(surface.weight_bit_shape(bits, jnp.asarray(kept["kappa_w"])[:, None]))[:, data.report_arm]
-    model = data.model_index()[data.report_arm]
-    same = (model[:, None] == model[None, :]).astype(float)
-    both = quantized[:, :, None] * quantized[:, None, :]
-    prior = same * (kept["sd_misfit"][:, None, None] ** 2 + kept["sd_misfit_w"][:, None, None] ** 2 * both)
-    # One report of a model is one arm's, and an arm has one misfit, however many reports.
-    covariance = slope[:, :, None] * prior * slope[:, None, :]
-    covariance[:, np.arange(len(model)), np.arange(len(model))] += error**2
-    expected = mean - slope * kept["misfit"][:, data.report_arm]
-    precision = np.linalg.inv(covariance)
-    pull = np.einsum("drs,ds->dr", precision, data.report_accuracy - expected)
-    own = np.diagonal(precision, axis1=1, axis2=2)
-    each = -0.5 * pull**2 / own + 0.5 * np.log(own) - 0.5 * np.log(2.0 * np.pi)
-    return each.reshape(*shape, len(model))
-
-
-def check_means(draws: Draws, data: MeansData, points: np.ndarray) -> tuple[Diagnosis, np.ndarray]:
-    """The diagnosis, and the worst Pareto k of the reports of every arm and budget: (arm, budget), NaN without any."""
-    chains, n = draws.posterior["alpha"].shape
-    step = max(1, chains * n // LOO_DRAWS)
-    few = {name: values[:, ::step] for name, values in draws.posterior.items()}
-    loo = loo_of(few, left_out_reports(few, data, points))
+    loo, refitted = leave_reports_out(draws, data, points, refit)
     diagnosis, k = judge(draws, data.task, loo, POPULATION, EFFECTS), np.asarray(loo.pareto_k.values, float)
     table = np.full((len(data.arms), len(data.budgets)), np.nan)
     for arm, budget, value in zip(data.report_arm, data.report_budget, k, strict=True):
         table[arm, budget] = np.fmax(table[arm, budget], value)
-    return diagnosis, table
-
-
-def _kept(posterior: dict[str, np.ndarray], most: int) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
-    """About `most` draws, chains joined, of what the surface needs; and how many a chain."""
-    chains, n = posterior["alpha"].shape
-    step = max(1, chains * n // most)
-    names = (*POPULATION, "misfit")
-    kept = {name: posterior[name][:, ::step] for name in names}
-    shape = kept["alpha"].shape
-    return {name: values.reshape(-1, *values.shape[2:]) for name, values in kept.items()}, (shape[0], shape[1])
-
-
-def _moments(
-    flat: dict[str, np.ndarray], data: MeansData, points: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """P, V and how P changes with its arm's misfit, for every draw: (draw, report) each."""
-
-    def one(params: dict[str, Array]) -> Moments:
-        return report_moments(params, data, points)
-
-    run = jax.jit(lambda f: jax.lax.map(one, f, batch_size=64))
-    found = run({k: jnp.asarray(v) for k, v in flat.items()})
-    return np.asarray(found.mean), np.asarray(found.within), np.asarray(found.slope)
+    return replace(diagnosis, refitted=int(refitted.sum())), table

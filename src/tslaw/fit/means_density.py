@@ -72,6 +72,10 @@ class Linear(NamedTuple):
     residual: Array
     jacobian: Array
 
+    def of(self, seen: Array | float) -> Linear:
+        """Of the reports seen only."""
+        return Linear(seen * self.residual, (seen * self.jacobian.T).T)
+
     def curvature(self) -> Array:
         """Of the negative log posterior in v, whose prior is standard normal: (solved, solved)."""
         return jnp.eye(self.jacobian.shape[1]) + self.jacobian.T @ self.jacobian
@@ -87,19 +91,22 @@ class Density:
         self.free = every
         self.n = len(self.free) + len(self.solved_for) + 2 * len(data.shapes)
 
-    def at(self, place: Array) -> tuple[Array, dict[str, Array]]:
-        """The log posterior density at a place (n,), up to a constant, and the parameters, `misfit` (arm,) too."""
+    def at(self, place: Array, seen: Array | float = 1.0) -> tuple[Array, dict[str, Array]]:
+        """The log posterior density at a place (n,), up to a constant, and the parameters, `misfit` (arm,) too.
+
+        `seen` (report,) is 0 for reports that are left out, and 1 otherwise.
+        """
         z, xi = place[: len(self.free)], place[len(self.free) :]
         params = self.population(z)
         parts, of_arms = reports(params, self.data, self.points), self.abilities(params)
         abilities = of_arms._replace(design=of_arms.design[self.data.report_arm])
-        mode = self.mode(parts, abilities)
-        root = jnp.linalg.cholesky(self.linear(parts, abilities, mode).curvature())
+        mode = self.mode(parts, abilities, seen)
+        root = jnp.linalg.cholesky(self.linear(parts, abilities, mode).of(seen).curvature())
         v = mode + solve_triangular(root.T, xi, lower=False)
         at = moments(parts, abilities.at(v)[0])
         error = report_error(at.within, self.data.report_answers)
         off = (self.data.report_accuracy - at.mean) / error
-        log_likelihood = -jnp.sum(0.5 * off**2 + jnp.log(error))
+        log_likelihood = -jnp.sum(seen * (0.5 * off**2 + jnp.log(error)))
         log_volume = -jnp.sum(jnp.log(jnp.diag(root)))
         values = abilities.values(v)
         params |= dict(zip(self.solved_for, values, strict=False))
@@ -132,8 +139,8 @@ class Density:
 
         return Abilities(design, values)
 
-    def mode(self, parts: Reports, abilities: Abilities) -> Array:
-        """The most probable v, (solved,), nearly."""
+    def mode(self, parts: Reports, abilities: Abilities, seen: Array | float) -> Array:
+        """The most probable v, (solved,), nearly, given the reports `seen`."""
         ability, weight = self.rough_abilities(parts)
 
         def rough(v: Array) -> Linear:
@@ -142,7 +149,7 @@ class Density:
 
         def steps(n: int, linear: Callable[[Array], Linear], v: Array) -> Array:
             # Not written out: that takes twice as long to compile.
-            return jax.lax.fori_loop(0, n, lambda _, at: newton(linear(at), at, abilities), v)
+            return jax.lax.fori_loop(0, n, lambda _, at: newton(linear(at).of(seen), at, abilities), v)
 
         v = steps(ROUGH_STEPS, rough, jnp.zeros(abilities.design.shape[1]))
         v = steps(STRAIGHT_STEPS, lambda at: self.straightened(parts, abilities, at), v)

@@ -6,7 +6,7 @@ Single problems are not stored: `pseudo_problem` in constant_data holds the poin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from tslaw.fit.infer import Draws, Sampling
 from tslaw.fit.means_check import check_means, replicated_means
 from tslaw.fit.means_data import MeansData
-from tslaw.fit.means_infer import run_means
+from tslaw.fit.means_infer import MeansSampler
 from tslaw.fit.model import Prior
 from tslaw.fit.pseudo_problems import AXES, pseudo_problems
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from tslaw.fit.diagnostics import Diagnosis
+
+REFIT_SAMPLES = 150
+"""Particles of an island, at most, in a fit without one report."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,11 @@ class MeansFit:
 
 
 def fit_means(data: MeansData, sampling: Sampling, prior: Prior) -> MeansFit:
-    """Sample one task's posterior, check it, and replicate the reports from it."""
-    draws, points = run_means(data, prior, sampling), pseudo_problems()
-    diagnosis, pareto_k = check_means(draws, data, points)
+    """Sample one task's posterior, check it, and replicate the reports from it.
+
+    Reports that LOO cannot be had of from the draws are left out by fitting without them.
+    """
+    sampler, points = MeansSampler(data, prior), pseudo_problems()
+    draws, shorter = sampler.run(sampling), replace(sampling, samples=min(sampling.samples, REFIT_SAMPLES))
+    diagnosis, pareto_k = check_means(draws, data, points, lambda report: sampler.run(shorter, without=report))
     return MeansFit(data, draws, points, replicated_means(draws, data, points, sampling.seed), diagnosis, pareto_k)

@@ -67,34 +67,54 @@ class Stage(NamedTuple):
     step: float
 
 
-Level = Callable[[Array], Array]
-Moved = Callable[[Array, Array, Array, Stage], tuple[Array, Array, Array]]
+Level = Callable[[Array, Array], Array]
+"""From a place and the reports that are seen to the log of posterior over prior."""
+
+
+class MeansSampler:
+    """One task's means and prior, to be sampled with all reports or without some; compiled once for all of that."""
+
+    def __init__(self, data: MeansData, prior: Prior) -> None:
+        self.n_reports = len(data.report_arm)
+        density = Density(data, prior, pseudo_problems())
+        self.n = density.n
+
+        def level(place: Array, seen: Array) -> tuple[Array, dict[str, Array]]:
+            log_p, params = density.at(place, seen)
+            return log_p + 0.5 * place @ place, params
+
+        self._evaluate = jax.jit(
+            lambda places, seen: jax.lax.map(lambda place: level(place, seen), places, batch_size=BATCH)
+        )
+        self._move = jax.jit(_mover(lambda place, seen: level(place, seen)[0]))
+
+    def run(self, sampling: Sampling, without: int | None = None) -> Draws:
+        """As many islands as `sampling` has chains, of as many particles as it has samples; its `warmup` says nothing
+        here. `without` is the place of a report that is left out."""
+        started, rng = time.perf_counter(), np.random.default_rng(sampling.seed)
+        shape, seen = (sampling.chains, sampling.samples), (np.arange(self.n_reports) != without).astype(float)
+        place = rng.standard_normal((shape[0] * shape[1], self.n))
+        particles = Particles(place, np.asarray(self._evaluate(place, seen)[0]))
+        stage = Stage(0.0, Normal(np.zeros(self.n), np.eye(self.n)), FIRST_STEP)
+
+        def move(particles: Particles, stage: Stage) -> tuple[Particles, float]:
+            key = jax.random.PRNGKey(int(rng.integers(2**31)))
+            place, level, accepted = self._move(particles.place, particles.level, key, stage, seen)
+            return Particles(np.asarray(place), np.asarray(level)), float(accepted)
+
+        with progress_bar(100, sampling.progress) as show:
+            while stage.power < 1.0:
+                particles, stage = _next_power(particles, stage, shape, rng)
+                particles, stage = _forget(particles, stage, move, show)
+        params = self._evaluate(particles.place, seen)[1]
+        drawn = {name: np.asarray(values).reshape(*shape, *values.shape[1:]) for name, values in params.items()}
+        log_p = particles.level - 0.5 * np.square(particles.place).sum(axis=1)
+        return Draws(drawn, {"lp": log_p.reshape(shape)}, time.perf_counter() - started)
 
 
 def run_means(data: MeansData, prior: Prior, sampling: Sampling) -> Draws:
-    """Fit one task's means: as many islands as `sampling` has chains, of as many particles as it has samples; its
-    `warmup` says nothing here."""
-    started = time.perf_counter()
-    density, rng = Density(data, prior, pseudo_problems()), np.random.default_rng(sampling.seed)
-    shape = (sampling.chains, sampling.samples)
-
-    def level(place: Array) -> tuple[Array, dict[str, Array]]:
-        log_p, params = density.at(place)
-        return log_p + 0.5 * place @ place, params
-
-    evaluate = jax.jit(lambda places: jax.lax.map(level, places, batch_size=BATCH))
-    place = rng.standard_normal((shape[0] * shape[1], density.n))
-    particles = Particles(place, np.asarray(evaluate(place)[0]))
-    stage = Stage(0.0, Normal(np.zeros(density.n), np.eye(density.n)), FIRST_STEP)
-    move = jax.jit(_mover(lambda place: level(place)[0]))
-    with progress_bar(100, sampling.progress) as show:
-        while stage.power < 1.0:
-            particles, stage = _next_power(particles, stage, shape, rng)
-            particles, stage = _forget(particles, stage, move, rng, show)
-    params = evaluate(particles.place)[1]
-    drawn = {name: np.asarray(values).reshape(*shape, *values.shape[1:]) for name, values in params.items()}
-    log_p = particles.level - 0.5 * np.square(particles.place).sum(axis=1)
-    return Draws(drawn, {"lp": log_p.reshape(shape)}, time.perf_counter() - started)
+    """Fit one task's means: see `MeansSampler.run`."""
+    return MeansSampler(data, prior).run(sampling)
 
 
 def _next_power(
@@ -146,19 +166,17 @@ def _fitted(place: np.ndarray, before: Normal) -> Normal:
 
 
 def _forget(
-    particles: Particles, stage: Stage, move: Callable[..., Any], rng: np.random.Generator, show: Show
+    particles: Particles, stage: Stage, move: Callable[[Particles, Stage], tuple[Particles, float]], show: Show
 ) -> tuple[Particles, Stage]:
     """Move all particles until no coordinate tells where they were."""
     begun, moves, alike = particles.place, 0, 1.0
     enough = FORGOTTEN_LAST if stage.power == 1.0 else FORGOTTEN
     while alike > enough and moves < MOST_MOVES:
         show(int(99 * stage.power), f"power {stage.power:.3g}, {moves} moves, correlation {alike:.2f}")
-        key = jax.random.PRNGKey(int(rng.integers(2**31)))
-        place, level, accepted = move(particles.place, particles.level, key, stage)
-        particles, moves = Particles(np.asarray(place), np.asarray(level)), moves + MOVES
+        (particles, accepted), moves = move(particles, stage), moves + MOVES
         alike = float(np.max(_correlation(begun, particles.place)))
         # Towards the acceptance that is wanted, ever more slowly within a power.
-        change = (float(accepted) - ACCEPTED) / np.sqrt(moves / MOVES)
+        change = (accepted - ACCEPTED) / np.sqrt(moves / MOVES)
         stage = stage._replace(step=float(np.clip(stage.step * np.exp(1.5 * change), 0.01, 1.0)))
     return particles, stage
 
@@ -169,10 +187,11 @@ def _correlation(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return (a * b).sum(axis=0) / np.sqrt(np.square(a).sum(axis=0) * np.square(b).sum(axis=0))
 
 
-def _mover(level: Level) -> Moved:
-    """The function that makes `MOVES` moves of all particles: places, levels and the part accepted."""
+def _mover(level: Level) -> Callable[..., tuple[Array, Array, Array]]:
+    """The function that makes `MOVES` moves of all particles: from places, levels, a key, the stage and the reports
+    seen to places, levels and the part accepted."""
 
-    def one(place: Array, at: Array, key: Array, stage: Stage) -> tuple[Array, Array, Array]:
+    def one(place: Array, at: Array, key: Array, stage: Stage, seen: Array) -> tuple[Array, Array, Array]:
         middle, root = stage.normal
 
         def log_ratio(place: Array, at: Array) -> Array:
@@ -185,7 +204,7 @@ def _mover(level: Level) -> Moved:
             a, b = jax.random.split(key)
             other = root @ jax.random.normal(a, place.shape)
             proposed = middle + jnp.sqrt(1.0 - stage.step**2) * (place - middle) + stage.step * other
-            there = level(proposed)
+            there = level(proposed, seen)
             its = log_ratio(proposed, there)
             accepted = jnp.log(jax.random.uniform(b)) < its - ratio
             new = jax.tree.map(lambda p, q: jnp.where(accepted, p, q), (proposed, there, its), (place, at, ratio))
@@ -194,9 +213,9 @@ def _mover(level: Level) -> Moved:
         (place, at, _), accepted = jax.lax.scan(step, (place, at, log_ratio(place, at)), jax.random.split(key, MOVES))
         return place, at, accepted.mean()
 
-    def move(place: Array, at: Array, key: Array, stage: Stage) -> tuple[Array, Array, Array]:
-        keys = jax.random.split(key, len(place))
-        found = jax.lax.map(lambda each: one(each[0], each[1], each[2], stage), (place, at, keys), batch_size=BATCH)
+    def move(place: Array, at: Array, key: Array, stage: Stage, seen: Array) -> tuple[Array, Array, Array]:
+        each = (place, at, jax.random.split(key, len(place)))
+        found = jax.lax.map(lambda of: one(of[0], of[1], of[2], stage, seen), each, batch_size=BATCH)
         return found[0], found[1], found[2].mean()
 
     return move
