@@ -5,7 +5,7 @@ hardly finds its way. Particles need not: they begin as draws of the prior, spre
 likelihood is raised to powers that go from 0 to 1, each as large as leaves half of the particles' worth (Del Moral,
 Doucet & Jasra 2006; Chopin 2002). At every power particles are resampled by their weights, then moved by Metropolis
 steps that leave its distribution as it is (Crank and Nicolson's proposals, Cotter et al. 2013, around the normal with
-the particles' moments), until they have forgotten where they were.
+the particles' moments), until they have forgotten where they were, or `MOST_MOVES` times.
 
 A chain is an island: particles that are resampled among themselves alone, so that islands that disagree show in R-hat
 and in the effective sample size as chains do.
