@@ -98,6 +98,19 @@ def test_gradients_agree_with_differences_of_brute_force(unrolled, monkeypatch) 
     assert np.asarray(found[1]) == pytest.approx(np.array(expected), rel=1e-6, abs=1e-6)
 
 
+def test_a_decay_that_underflows_has_a_slope() -> None:
+    """Solutions that are lost at once, exp(-exp(8)): the chain forgets them, whatever its rate."""
+
+    def total(log_rate: Array) -> Array:
+        relapse = likelihood.Relapse(jnp.exp(-jnp.exp(log_rate) * jnp.ones((1, 3))), jnp.asarray(0.3))
+        patterns = np.array([[[1, 0, 1], [0, 0, 1]]])
+        return jnp.log(likelihood.probe_probabilities(patterns, jnp.asarray(0.1), jnp.asarray([0.1]), relapse)).sum()
+
+    at_once, soon = (jax.value_and_grad(total)(jnp.asarray(log_rate)) for log_rate in (8.0, 4.0))
+    assert at_once[0] == pytest.approx(float(soon[0]), abs=1e-9)
+    assert float(at_once[1]) == 0.0
+
+
 def test_single_precision_is_exact_to_its_rounding_where_little_is_lost() -> None:
     """With slips and relapses so rare that 1 - p in single precision would be wrong by percents."""
     patterns = np.array(list(product((1, 0, -2), repeat=N_BUDGETS)))[None]

@@ -40,7 +40,10 @@ class Relapse(NamedTuple):
 
     def from_right(self, halved: bool = False) -> Array:
         """P(right at the budget | right at the one before), or given solved on the way (half an interval)."""
-        return self.kept + (1.0 - self.kept) * (jnp.sqrt(self.decay) if halved else self.decay)
+        decay = self.decay
+        if halved:  # a decay that underflows to zero would have an infinite slope
+            decay = jnp.sqrt(jnp.maximum(decay, jnp.finfo(jnp.result_type(decay)).tiny))
+        return self.kept + (1.0 - self.kept) * decay
 
     def from_lost(self) -> Array:
         """P(right at the budget | lost at the one before)."""
