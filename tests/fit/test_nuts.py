@@ -17,11 +17,14 @@ from tslaw.fit.nuts import (
     LEARNING,
     Chains,
     Checkpoint,
+    Positions,
+    devices_for,
     fingerprint,
     for_every_chain,
     learned_metric,
     lesson_blocks,
     sample_chains,
+    with_energy,
 )
 
 MEAN = jnp.array([1.0, -2.0])
@@ -150,8 +153,30 @@ def test_a_fingerprint_tells_runs_apart() -> None:
     assert len({same, *others}) == 4
 
 
-@pytest.mark.parametrize("chains", [1, 2, 5])
+@pytest.mark.parametrize("chains", [1, 2, 5, 6])  # on two devices: tests/fit/conftest.py
 def test_a_function_of_one_chain_is_applied_to_each(chains: int) -> None:
     x, y = jnp.arange(3.0 * chains).reshape(chains, 3), jnp.arange(float(chains))
     found = for_every_chain(lambda a, b: {"sum": a.sum() + b}, chains)(x, y)
     np.testing.assert_allclose(np.asarray(found["sum"]), [float(a.sum() + b) for a, b in zip(x, y, strict=True)])
+
+
+@pytest.mark.parametrize(("chains", "available", "devices"), [(4, 1, 1), (4, 2, 2), (4, 8, 4), (4, 3, 2), (5, 2, 1)])
+def test_chains_are_shared_out_evenly(chains: int, available: int, devices: int) -> None:
+    assert devices_for(chains, available) == devices
+
+
+def test_chains_begin_with_the_energy_that_was_compiled_already() -> None:
+    asked = []
+
+    def energy(z: Positions) -> tuple[jax.Array, Positions]:
+        asked.append(z)
+        return jax.value_and_grad(potential)(z)
+
+    starts = {"a": jnp.arange(4.0).reshape(2, 2), "b": jnp.ones(2)}
+    at = with_energy(starts, energy)
+    assert len(asked) == 2
+    for chain in range(2):
+        level, slope = jax.value_and_grad(potential)({name: leaf[chain] for name, leaf in starts.items()})
+        assert float(at.potential_energy[chain]) == pytest.approx(float(level))
+        np.testing.assert_allclose(at.z_grad["a"][chain], slope["a"])
+        np.testing.assert_allclose(at.z_grad["b"][chain], slope["b"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -20,7 +22,7 @@ from tslaw.fit.borrow import Borrowed
 from tslaw.fit.data import TaskData
 from tslaw.fit.fit_file import load_posterior
 from tslaw.fit.fit_tasks import fit_tasks
-from tslaw.fit.infer import Sampling, rough_start
+from tslaw.fit.infer import Laplace, Sampling, rough_start
 from tslaw.fit.model import Prior, sample_parameters
 from tslaw.fit.quick import Quick
 from tslaw.fit.simulate import simulate_task
@@ -88,6 +90,31 @@ def two_tasks() -> tuple[TaskData, TaskData]:
     plenty = simulate_task(data, draw_truth(5, data), 6, seed=5)
     few = some_problems(simulate_task(data, draw_truth(5, data), 2, seed=6), 3, 0)
     return replace(plenty, task="plenty"), replace(few, task="few")
+
+
+def test_the_energy_of_all_tasks_is_the_sum_of_theirs_less_the_tie() -> None:
+    modes = [{"a": jnp.asarray(0.4), "b": jnp.arange(2.0)}, {"a": jnp.asarray(-1.3)}]
+
+    def tied(positions: Sequence[pooling.Positions]) -> jnp.ndarray:
+        return pooling.log_tie(jnp.stack([z["a"] for z in positions]), 0.5)
+
+    def alone(k: int) -> Laplace:
+        return Laplace(modes[k], np.eye(1), jax.value_and_grad(lambda z: jnp.sum(z**4) * (k + 1.0)))
+
+    def expected(z: pooling.Positions) -> jnp.ndarray:
+        positions = pooling.parted(z, 2)
+        of_tasks = (
+            jnp.sum(jnp.stack([jnp.sum(x**4) for x in z.values()])) * (k + 1.0) for k, z in enumerate(positions)
+        )
+        return sum(of_tasks, -tied(positions))
+
+    z = pooling.joined(modes)
+    level, slope = pooling.energy_of_all([alone(0), alone(1)], tied)(z)
+    reference, slopes = jax.value_and_grad(expected)(z)
+    assert float(level) == pytest.approx(float(reference))
+    assert slope.keys() == slopes.keys()
+    for name, value in slopes.items():
+        np.testing.assert_allclose(slope[name], value, rtol=1e-12)
 
 
 def test_nothing_that_belongs_to_problems_or_models_is_tied(two_tasks: tuple[TaskData, TaskData]) -> None:

@@ -152,6 +152,17 @@ def flat_energy(data: TaskData, prior: Prior, start: dict[str, Array]) -> Energy
     return jax.jit(jax.value_and_grad(lambda z: potential_energy(task_model, (data, prior), {}, unravel(z))))
 
 
+def by_site(energy: Energy, start: dict[str, Array]) -> Callable[[dict[str, Array]], tuple[Array, dict[str, Array]]]:
+    """The same energy and gradient of positions and as positions, in the structure of `start`."""
+    _, unravel = ravel_pytree(start)
+
+    def of_sites(z: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        level, slope = energy(ravel_pytree(z)[0])
+        return level, unravel(slope)
+
+    return of_sites
+
+
 def map_start(
     start: dict[str, Array], gradient: Callable[[Array], Array], steps: int, fixed: Collection[str]
 ) -> dict[str, Array]:
@@ -262,7 +273,7 @@ def posterior_of(z: dict[str, np.ndarray], data: TaskData, prior: Prior, seed: i
 def run_nuts(data: TaskData, prior: Prior, sampling: Sampling, checkpoint: Checkpoint | None = None) -> Draws:
     """Fit one task. An unfinished run is kept in `checkpoint`, and resumed from there."""
     started = time.perf_counter()
-    start, covariance, _ = laplace(data, prior, sampling.map_steps)
+    start, covariance, energy = laplace(data, prior, sampling.map_steps)
     dense = dense_sites(data)
     chains = sample_chains(
         lambda z: potential_energy(task_model, (data, prior), {}, z),
@@ -271,6 +282,7 @@ def run_nuts(data: TaskData, prior: Prior, sampling: Sampling, checkpoint: Check
         dense,
         sampling,
         checkpoint,
+        by_site(energy, start),
     )
     posterior = posterior_of(chains.z, data, prior, sampling.seed)
     return Draws(posterior, sampler_statistics(chains), time.perf_counter() - started)

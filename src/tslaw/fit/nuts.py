@@ -1,7 +1,8 @@
 """NUTS by NumPyro in blocks of iterations, so that a long run shows how far it is and can be resumed.
 
-Chains run side by side: a device each where there are as many devices (`numpyro.set_host_device_count` makes them on a
-CPU), vectorised on one GPU, one after the other elsewhere. A block is compiled once, for warm-up and sampling alike.
+Chains run side by side, shared out evenly among devices (`numpyro.set_host_device_count` makes one for each chain on
+a CPU); those of one device are vectorised on a GPU, and run one after the other on a CPU. A block is compiled once, for
+warm-up and sampling alike.
 
 The metric is learned from all chains together, and shrunk to the one before. Learned by each chain from its own few
 draws, as usual, the dense part of some seventy parameters is mostly noise in a warm-up of a few hundred iterations, and
@@ -24,6 +25,7 @@ import numpy as np
 from jax import Array, lax
 from numpyro.infer import NUTS
 from numpyro.infer.hmc_util import dual_averaging
+from numpyro.infer.util import ParamInfo
 
 from tslaw.atomic import replacing
 
@@ -43,6 +45,8 @@ FIELDS = ("z", "diverging", "accept_prob", "num_steps", "energy", "potential_ene
 Positions = dict[str, Array]
 Metric = dict[tuple[str, ...], Array]
 Potential = Callable[[Positions], Array]
+Energy = Callable[[Positions], tuple[Array, Positions]]
+"""From one chain's positions to the potential energy and its gradient."""
 Show = Callable[[int, str], None]
 """How many iterations are done, and what else there is to say."""
 
@@ -93,19 +97,38 @@ def fingerprint(*parts: Any) -> str:
 
 def for_every_chain(function: Callable[..., Any], chains: int) -> Callable[..., Any]:
     """`function` of one chain, compiled for arguments with a leading axis of chains."""
-    if jax.local_device_count() >= chains > 1:
+    devices = devices_for(chains, jax.local_device_count())
+    each = chains // devices
+    if each == 1 < chains:
         return jax.pmap(function)
-    if jax.default_backend() == "cpu":
-        return jax.jit(lambda *arguments: lax.map(lambda each: function(*each), arguments))
-    return jax.jit(jax.vmap(function))
+
+    def all_of_one_device(*arguments: Any) -> Any:
+        if jax.default_backend() == "cpu":
+            return lax.map(lambda one: function(*one), arguments)
+        return jax.vmap(function)(*arguments)
+
+    if devices == 1:
+        return jax.jit(all_of_one_device)
+    together = jax.pmap(all_of_one_device)
+
+    def shared_out(*arguments: Any) -> Any:
+        split = jax.tree.map(lambda leaf: leaf.reshape(devices, each, *leaf.shape[1:]), arguments)
+        return jax.tree.map(lambda leaf: leaf.reshape(chains, *leaf.shape[2:]), together(*split))
+
+    return shared_out
+
+
+def devices_for(chains: int, available: int) -> int:
+    """On how many devices to run chains, as many on each: the most that there are."""
+    return max(n for n in range(1, min(chains, available) + 1) if chains % n == 0)
 
 
 class Moves(NamedTuple):
     """What all chains do together; every argument and result has a leading axis of chains.
 
-    begin : (key, positions, metric) to the sampler's state. advance : a state to the one a block of iterations later,
-    and what was seen on the way. retune : (state, metric) to the same place and number of iterations with another
-    metric, the search for a step size begun anew.
+    begin : (key, positions with their energy and its gradient, metric) to the sampler's state. advance : a state to the
+    one a block of iterations later, and what was seen on the way. retune : (state, metric) to the same place and number
+    of iterations with another metric, the search for a step size begun anew.
     """
 
     begin: Callable[..., Any]
@@ -114,7 +137,7 @@ class Moves(NamedTuple):
 
 
 def nuts_moves(
-    potential: Potential, inverse_mass: Metric, dense: tuple[str, ...], start: Positions, sampling: Sampling
+    potential: Potential, inverse_mass: Metric, dense: tuple[str, ...], start: ParamInfo, sampling: Sampling
 ) -> Moves:
     """NUTS whose metric is only changed from outside; `start` is one chain's."""
 
@@ -127,11 +150,12 @@ def nuts_moves(
             adapt_mass_matrix=False,
         )
 
-    def begin(key: Array, z: Positions, metric: Metric) -> Any:
-        return nuts(metric).init(key, sampling.warmup, z, (), {})
+    def begin(key: Array, at: ParamInfo, metric: Metric) -> Any:
+        return nuts(metric).init(key, sampling.warmup, at, (), {})
 
     def retune(state: Any, metric: Metric) -> Any:
-        tuned, step_size = begin(state.rng_key, state.z, metric).adapt_state, state.adapt_state.step_size
+        here = ParamInfo(state.z, state.potential_energy, state.z_grad)
+        tuned, step_size = begin(state.rng_key, here, metric).adapt_state, state.adapt_state.step_size
         search = dual_averaging()[0](jnp.log(10.0 * step_size))
         kept = {name: getattr(state.adapt_state, name) for name in ("window_idx", "rng_key", "mm_state")}
         return state._replace(adapt_state=tuned._replace(step_size=step_size, ss_state=search, **kept))
@@ -144,7 +168,7 @@ def nuts_moves(
         return lax.scan(step, state, None, length=BLOCK)
 
     kernel, key = nuts(inverse_mass), jax.random.PRNGKey(0)
-    jax.eval_shape(lambda key, z: kernel.init(key, sampling.warmup, z, (), {}), key, start)  # sets the kernel up
+    jax.eval_shape(lambda key, at: kernel.init(key, sampling.warmup, at, (), {}), key, start)  # sets the kernel up
     return Moves(*(for_every_chain(move, sampling.chains) for move in (begin, advance, retune)))
 
 
@@ -155,6 +179,7 @@ def sample_chains(
     dense: tuple[str, ...],
     sampling: Sampling,
     checkpoint: Checkpoint | None = None,
+    energy: Energy | None = None,
 ) -> Chains:
     """Draw from exp(-potential) over unconstrained positions.
 
@@ -163,10 +188,13 @@ def sample_chains(
     starts : names to (chain, ...) arrays. inverse_mass : to begin with, as `NUTS` takes it.
     dense : the names whose metric is dense; the others' is diagonal.
     checkpoint : where to keep the run once a minute, and from where to resume it.
+    energy : the potential with its gradient where it is compiled already; compiling it again would take longer than
+        anything it is asked here.
     """
     keys = jax.random.split(jax.random.PRNGKey(sampling.seed + 2), sampling.chains)
-    first = (keys, starts, for_chains(inverse_mass, sampling.chains))
-    moves = nuts_moves(potential, inverse_mass, dense, jax.tree.map(lambda leaf: leaf[0], starts), sampling)
+    at = with_energy(starts, energy or jax.jit(jax.value_and_grad(potential)))
+    first = (keys, at, for_chains(inverse_mass, sampling.chains))
+    moves = nuts_moves(potential, inverse_mass, dense, jax.tree.map(lambda leaf: leaf[0], at), sampling)
     run = _Run.resumed(checkpoint, jax.eval_shape(moves.begin, *first), moves.advance) or _Run(moves.begin(*first), [])
     total, saved = sampling.warmup + sampling.samples, time.monotonic()
     lessons = lesson_blocks(sampling.warmup)
@@ -183,6 +211,14 @@ def sample_chains(
         show(total, _how_they_move(run.blocks))
     kept = jax.tree.map(lambda leaf: leaf[:, sampling.warmup : total], joined(run.blocks))
     return Chains(kept.pop("z"), kept)
+
+
+def with_energy(starts: Positions, energy: Energy) -> ParamInfo:
+    """Positions, (chain, ...) each, with the potential energy there, (chain,), and its gradient, as the positions."""
+    chains = len(jax.tree.leaves(starts)[0])
+    each = [jax.tree.map(lambda leaf, i=i: leaf[i], starts) for i in range(chains)]
+    found = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(energy(z) for z in each))
+    return ParamInfo(starts, *found)
 
 
 def lesson_blocks(warmup: int) -> dict[int, int]:

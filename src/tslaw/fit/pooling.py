@@ -35,7 +35,9 @@ from tslaw.fit.borrow import NEVER, OF_THE_TASK
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import (
     Draws,
+    Laplace,
     Sampling,
+    by_site,
     chain_starts,
     dense_sites,
     laplace,
@@ -156,6 +158,21 @@ def parted(together: Mapping[str, Any], n_tasks: int) -> list[dict[str, Any]]:
     return found
 
 
+def energy_of_all(
+    each: Sequence[Laplace], tied: Callable[[Sequence[Positions]], Array]
+) -> Callable[[Positions], tuple[Array, Positions]]:
+    """The potential energy of all tasks' positions and its gradient, from what is compiled for each of them."""
+    alone, ties = [by_site(of.energy, of.mode) for of in each], jax.jit(jax.value_and_grad(tied))
+
+    def energy(z: Positions) -> tuple[Array, Positions]:
+        positions = parted(z, len(each))
+        found, (log_tie, slopes) = [of(at) for of, at in zip(alone, positions, strict=True)], ties(positions)
+        slope = joined([jax.tree.map(jnp.subtract, a, b) for (_, a), b in zip(found, slopes, strict=True)])
+        return sum((level for level, _ in found), -log_tie), slope
+
+    return energy
+
+
 def run_pooled(
     tasks: Sequence[TaskData],
     priors: Sequence[Prior],
@@ -183,7 +200,8 @@ def run_pooled(
         return sum((potential_energy(task_model, (d, p), {}, of) for d, p, of in alone), -tied(positions))
 
     starts = chain_starts(start, covariance, sampling.chains, sampling.seed)
-    chains = sample_chains(potential, starts, starting_mass(start, covariance, dense), dense, sampling, checkpoint)
+    mass, energy = starting_mass(start, covariance, dense), energy_of_all(each, tied)
+    chains = sample_chains(potential, starts, mass, dense, sampling, checkpoint, energy)
     stats, seconds = sampler_statistics(chains), time.perf_counter() - started
     drawn = zip(tasks, priors, parted(chains.z, n), strict=True)
     return [Draws(posterior_of(z, data, prior, sampling.seed), stats, seconds) for data, prior, z in drawn]

@@ -17,7 +17,7 @@ from numpyro.infer.util import constrain_fn, potential_energy
 
 from tslaw.errors import TslawError
 from tslaw.fit.data import TaskData
-from tslaw.fit.infer import Draws, Sampling, chain_starts, laplace_covariance, map_start, starting_mass
+from tslaw.fit.infer import Draws, Sampling, by_site, chain_starts, laplace_covariance, map_start, starting_mass
 from tslaw.fit.nuts import Checkpoint, sample_chains
 
 STATISTICS = {"accept_prob": "acceptance_rate", "num_steps": "n_steps", "potential_energy": "lp"}
@@ -71,12 +71,16 @@ def run_nuts(
 
     rough = unconstrained_start(model, data, start, jax.random.PRNGKey(sampling.seed))
     _, unravel = ravel_pytree(rough)
-    gradient = jax.jit(jax.grad(lambda z: potential(unravel(z))))
+    energy = jax.jit(jax.value_and_grad(lambda z: potential(unravel(z))))
+
+    def gradient(z: jax.Array) -> jax.Array:
+        return energy(z)[1]
+
     here = map_start(rough, gradient, sampling.map_steps, scales)
     covariance, scalars = laplace_covariance(here, gradient), scalars_of(here)
     starts = chain_starts(here, covariance, sampling.chains, sampling.seed)
     metric = starting_mass(here, covariance, scalars)
-    chains = sample_chains(potential, starts, metric, scalars, sampling, checkpoint)
+    chains = sample_chains(potential, starts, metric, scalars, sampling, checkpoint, by_site(energy, rough))
     samples = jax.jit(lambda z: constrain_fn(model, (data,), {}, z, return_deterministic=True, batch_ndims=2))(chains.z)
     posterior = {name: np.asarray(values) for name, values in samples.items() if name not in auxiliary}
     stats = {STATISTICS.get(name, name): values for name, values in chains.stats.items()}
