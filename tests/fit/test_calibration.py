@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -47,6 +48,25 @@ def test_replicates_of_the_whole_path_are_calibrated_and_can_be_resumed(tmp_path
     report = subprocess.run([*command, "--report"], check=True, capture_output=True, text=True).stdout
     assert "| crossover W+, 8 bits |" in report
     assert out.with_suffix(".png").stat().st_size > 10_000
+
+
+def test_replicates_whose_chains_disagreed_are_run_anew_the_worst_first(tmp_path: Path) -> None:
+    script = runpy.run_path(str(SCRIPT))
+    done = [
+        {"seed": 3, "rhat": 1.30},
+        {"seed": 1, "rhat": 1.01},
+        {"seed": 2, "rhat": float("nan")},
+        {"seed": 0, "rhat": 1.05},
+        {"seed": 1, "rhat": 1.06},
+        {"seed": 0, "rhat": 1.04, "samples": 2000},
+    ]
+    path = tmp_path / "sbc.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in done))
+    last = script["rows"](path)
+    assert [(row["seed"], row["rhat"]) for row in last if row["seed"] != 2] == [(0, 1.04), (1, 1.06), (3, 1.30)]
+    assert script["disagreed"](last, 1.02, samples=2000) == [2, 3, 1]
+    assert script["disagreed"](last, 1.02, samples=4000) == [2, 3, 1, 0]
+    assert script["disagreed"](last, 1.05, samples=2000) == [2, 3, 1]
 
 
 def _rows(draw: Any, truth: Any, n: int = 400) -> list[dict[str, Any]]:

@@ -14,8 +14,6 @@ flat it shows that the choice hardly matters.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,6 +25,7 @@ from jax import Array
 from tslaw.errors import TslawError
 from tslaw.fit import response, surface
 from tslaw.fit.intervals import CensoredSummary, summarise_censored
+from tslaw.fit.over_draws import over_draws
 from tslaw.fit.posterior import Posterior, check_batch
 from tslaw.fit.sizes import SizeCurve, size_curve
 from tslaw.memory import GIB, Accounting
@@ -114,21 +113,6 @@ def _decisions(draws: dict[str, Array], grid: SizeGrid, bits: float, batch: floa
     return jax.lax.map(lambda draw: decide(draw, grid, bits, batch), draws, batch_size=2)
 
 
-def _in_threads(draws: dict[str, Array], grid: SizeGrid, bits: float, batch: float) -> Decision:
-    """The same, a part of the draws a core: XLA gives a loop over draws one core of a CPU, and lets go of Python."""
-    n, parts = len(next(iter(draws.values()))), len(os.sched_getaffinity(0))
-    # Equally long, the last one filled up, so that there is one shape to compile for.
-    places = np.minimum(np.arange(parts * -(-n // parts)), n - 1).reshape(parts, -1)
-
-    def part(of: np.ndarray) -> list[np.ndarray]:
-        some = {name: np.asarray(values)[of] for name, values in draws.items()}
-        return [np.asarray(values) for values in _decisions(some, grid, bits, batch)]
-
-    with ThreadPoolExecutor(parts) as pool:
-        found = list(pool.map(part, places))
-    return Decision(*(jnp.asarray(np.concatenate(values)[:n]) for values in zip(*found, strict=True)))
-
-
 def last_crossing(log_gain: np.ndarray, log_weight: np.ndarray) -> np.ndarray:
     """The size above which the gain of moving up stays at or below zero, for every draw.
 
@@ -186,7 +170,8 @@ def crossover(
     check_batch(batch)
     curve = size_curve(posterior.shapes, weight_bits, accounting)
     grid = continuous_grid(curve, np.log(posterior.reference_size))
-    decisions = _in_threads(posterior.population_draws(), grid, float(weight_bits), float(batch))
+    bits, every = float(weight_bits), float(batch)
+    decisions = over_draws(lambda draws: _decisions(draws, grid, bits, every), posterior.population_draws())
     log_gain, regret, saturation = (np.asarray(a, float) for a in decisions)
     draws = last_crossing(log_gain, np.log(grid.weight))
     signs = np.diff(log_gain > 0, axis=1)

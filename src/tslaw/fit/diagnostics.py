@@ -14,7 +14,7 @@ import numpy as np
 from tslaw.fit.cache_terms import site_names
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws
-from tslaw.fit.loo import left_out_log_likelihood, thinned
+from tslaw.fit.loo import FEW_DRAWS, MOST_DRAWS, left_out_log_likelihood, thinned
 from tslaw.fit.model import POPULATION
 from tslaw.fit.surface import TRAITS
 
@@ -99,9 +99,11 @@ def leave_pairs_out(
     posterior: dict[str, np.ndarray],
     data: TaskData,
     log_likelihood: Callable[[dict[str, np.ndarray], TaskData], np.ndarray] = left_out_log_likelihood,
+    most_draws: int = MOST_DRAWS,
 ) -> LeftOut:
-    """LOO from about 256 draws of (chain, draw, ...) arrays; `log_likelihood` gives (chain, draw, model, problem)."""
-    few, measured = thinned(posterior), trajectories_by_model(data) > 0
+    """LOO from at most so many draws of (chain, draw, ...) arrays; `log_likelihood` gives (chain, draw, model,
+    problem)."""
+    few, measured = thinned(posterior, most_draws), trajectories_by_model(data) > 0
     return LeftOut(loo_of(few, log_likelihood(few, data)[:, :, measured]), measured)
 
 
@@ -131,7 +133,7 @@ def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
 def describe_approximate(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
     """As `diagnose`, for independent draws of an approximation: LOO is all that can be said, and is no better than the
     approximation."""
-    left_out, nan = leave_pairs_out(draws.posterior, data), float("nan")
+    left_out, nan = leave_pairs_out(draws.posterior, data, most_draws=FEW_DRAWS), float("nan")
     loo = left_out.loo
     diagnosis = Diagnosis(
         task=data.task,
