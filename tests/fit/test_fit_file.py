@@ -14,7 +14,17 @@ from measurements import good_dataset
 from tslaw.dataset import save_dataset
 from tslaw.errors import TslawError
 from tslaw.fit.diagnostics import diagnose
-from tslaw.fit.fit_file import GROUPS, TaskFit, join_tasks, load_posterior, misfit, open_fit, save_fit, task_names
+from tslaw.fit.fit_file import (
+    GROUPS,
+    TaskFit,
+    join_tasks,
+    load_posterior,
+    misfit,
+    open_fit,
+    save_fit,
+    task_names,
+    thinned_fit,
+)
 from tslaw.fit.infer import Draws
 
 
@@ -205,3 +215,17 @@ def test_the_misfit_is_that_of_replicates_and_measurement(two_fits, fit_path) ->
         assert found.rms == pytest.approx(np.sqrt(np.mean([e[0] ** 2 for e in errors])))
         largest = max(errors, key=lambda e: abs(e[0]))
         assert (abs(found.largest), found.arm, found.budget) == (pytest.approx(abs(largest[0])), *largest[1:])
+
+
+def test_a_fit_can_be_stored_with_fewer_draws(fit_path, tmp_path) -> None:
+    whole = open_fit(fit_path)
+    path = save_fit(thinned_fit(whole, 3), tmp_path / "few.nc")
+    few = open_fit(path)
+    for group in ("posterior", "sample_stats"):
+        assert dict(few[group].sizes) == dict(whole[group].sizes) | {"draw": -(-whole[group].sizes["draw"] // 3)}
+    np.testing.assert_array_equal(few["posterior"]["alpha"], whole["posterior"]["alpha"].values[:, ::3])
+    assert few.attrs["diagnostics"] == whole.attrs["diagnostics"]
+    assert json.loads(few.attrs["provenance"])["stored"] == "1 draw of 3"
+    task = str(whole["posterior"]["task"].values[0])
+    assert load_posterior(few, task).n_draws == load_posterior(whole, task).n_draws // 3
+    assert thinned_fit(whole, 1) is whole

@@ -32,6 +32,9 @@ def command(
     chains: Annotated[int, typer.Option(min=1, max=64, help="Markov chains, run side by side.")] = 4,
     warmup: Annotated[int, typer.Option(min=50, help="Iterations a chain spends adapting.")] = 500,
     samples: Annotated[int, typer.Option(min=50, help="Draws kept from every chain; with --quick, of all.")] = 800,
+    thin: Annotated[
+        int, typer.Option(min=1, help="Store one draw of so many, for a smaller file; all are diagnosed.")
+    ] = 1,
     target_accept: Annotated[
         float,
         typer.Option(min=0.5, max=0.999, help="Acceptance NUTS aims at: higher means smaller, safer, slower steps."),
@@ -113,7 +116,7 @@ def command(
 
     `tslaw fit measurements/published/qwen3.csv --prior fits/published/r1-distill-qwen.nc --out fits/qwen3.nc`
     """
-    from tslaw.fit.fit_file import refuse_existing, save_fit
+    from tslaw.fit.fit_file import refuse_existing, save_fit, thinned_fit
 
     refuse_existing(out, overwrite)
     load = reader(files, compressed_kv)
@@ -141,7 +144,7 @@ def command(
     typer.echo(how, err=True)
     say, keep = functools.partial(typer.echo, err=True), None if quick else out
     tree = fit_tasks(tasks, sampling, files, None, say, borrowed, keep, pool_width if pool else None)
-    save_fit(tree, out, overwrite)
+    save_fit(thinned_fit(tree, thin), out, overwrite)
     if not quick:
         remove_unfinished(out, [POOLED] if pool else [data.task for data in tasks])
     report(tree)

@@ -145,6 +145,21 @@ def join_tasks(fits: Sequence[TaskFit | MeansFit], provenance: Mapping[str, Any]
     return tree
 
 
+def thinned_fit(tree: xr.DataTree, every: int) -> xr.DataTree:
+    """The same fit with only every so many draws of each chain; its diagnoses remain those of all draws."""
+    if every == 1:
+        return tree
+    import xarray as xr
+
+    groups = {group: tree[group].to_dataset() for group in GROUPS}
+    for group in ("posterior", "sample_stats"):
+        groups[group] = groups[group].isel(draw=slice(None, None, every))
+    found = xr.DataTree.from_dict({"/": xr.Dataset(), **groups})
+    origin = json.loads(tree.attrs["provenance"]) | {"stored": f"1 draw of {every}"}
+    found.attrs = {**tree.attrs, "provenance": json.dumps(origin)}
+    return found
+
+
 def save_fit(tree: xr.DataTree, path: str | Path, overwrite: bool = False) -> Path:
     """Write a fit whole or not at all; refuses to replace a file unless `overwrite`.
 
