@@ -119,3 +119,14 @@ def test_a_straight_trend_has_gradients() -> None:
         by_bend, by_x = jax.grad(surface.bent, argnums=(0, 1))(bend, 2.0)
         assert float(by_bend) == pytest.approx(2.0, rel=2e-3)
         assert float(by_x) == pytest.approx(np.exp(2.0 * bend), rel=1e-5)
+
+
+def test_widths_far_below_the_measured_ones_have_an_accuracy_in_single_precision() -> None:
+    """Damage that grows so fast with fewer bits that relapses come at once."""
+    truth = draw_truth(1, template(7)) | {"kappa_w": np.asarray(6.0), "relapse2": np.asarray(1.0)}
+    single = {name: jnp.asarray(value, jnp.float32) for name, value in truth.items()}
+    x, bits = jnp.float32(0.0), jnp.float32(2.0)
+    assert np.isfinite(float(surface.relapse_rate(single, x, bits)))
+    slack = jnp.linspace(-6.0, 6.0, 50, dtype=jnp.float32)[:, None]
+    solved = np.asarray(surface.solved_by(single, slack, single["length"], x, bits))
+    assert ((solved >= 0) & (solved <= 1)).all()

@@ -87,10 +87,12 @@ def best_weight_bits(posterior: Posterior, batch: float = 1, accounting: Account
     return _winners(curves, groups, np.array([arm.weight for arm in arms]), widths, memory)
 
 
-def best_voters(posterior: Posterior, batch: float = 1, accounting: Accounting = "checkpoint") -> BestOption:
+def best_voters(
+    posterior: Posterior, batch: float = 1, accounting: Accounting = "checkpoint", most_draws: int = VOTE_DRAWS
+) -> BestOption:
     """Finding 3: over how many samples the most accurate configuration votes at every memory budget.
 
-    The votes are derived from the surface (`vote_model`), for at most 400 draws.
+    The votes are derived from the surface (`vote_model`), for at most `most_draws` draws.
 
     Raises
     ------
@@ -100,7 +102,7 @@ def best_voters(posterior: Posterior, batch: float = 1, accounting: Accounting =
     arms = posterior.family_arms(accounting)
     memory = memory_grid(posterior, arms, batch, max(VOTERS))
     budgets = np.geomspace(posterior.budgets.min(), posterior.budgets.max(), N_BUDGETS)
-    few = posterior.thinned(VOTE_DRAWS)
+    few = posterior.thinned(most_draws)
     curves, groups, weights = [], [], []
     for arm in arms:
         accuracy = voted_accuracy(few, arm, budgets, VOTERS)

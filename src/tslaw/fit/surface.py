@@ -75,6 +75,9 @@ TRAITS = {"model_mu": "sd_mu", "model_late": "sd_late", "model_relapse": "sd_rel
 
 SMALL = 1e-3
 """Where the series of `bent` is exact to 1e-10."""
+FASTEST = 50.0
+"""The largest log of a rate of relapses: at once. In single precision what fewer bits than were measured may cost would
+be infinite, and a chance to have relapsed within no time not a number."""
 SIGMOID_WEIGHTS = (0.16107517, 0.58313582, 0.25578901)
 SIGMOID_SLOPES = (0.36361785, 0.57636826, 0.90542097)
 
@@ -238,7 +241,8 @@ def _terms(
 def relapse_rate(params: Params, x: Array, bits: Array, own: Array | np.ndarray | float = 0.0) -> Array:
     """kappa: relapses and recoveries a unit of the clock; `x` and `bits` broadcast."""
     quantized = weight_bit_shape(bits, params["kappa_w"])
-    return jnp.exp(params["relapse0"] + params["relapse1"] * x + params["relapse2"] * quantized + own)
+    trend = params["relapse0"] + params["relapse1"] * x + params["relapse2"] * quantized
+    return jnp.exp(jnp.minimum(trend + own, FASTEST))
 
 
 def clock(params: Params, slack: Array) -> Array:
