@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from simulated import as_dataset, correct_of, draw_truth, template
@@ -9,6 +11,7 @@ from simulated import as_dataset, correct_of, draw_truth, template
 from measurements import BUDGETS, PROBLEMS, good_dataset
 from tslaw.errors import TslawError
 from tslaw.fit.data import distinct_rows, task_data, tasks_data
+from tslaw.fit.model import Prior, groups
 from tslaw.fit.simulate import simulate_task
 
 
@@ -29,6 +32,39 @@ def test_rows_say_the_same_as_the_dataset() -> None:
             seen = correct[i, :, :, k][correct[i, :, :, k] >= 0]
             assert probes[i, k] == len(seen)
             assert accuracy[i, k] == pytest.approx((seen == 1).mean())
+
+
+def test_what_was_lost_again_or_may_be_guessed_does_not_count_as_solved_or_not() -> None:
+    """Four trajectories of one arm on one problem: kept, lost again, never right, never right and half measured."""
+    seen = np.array([[0, 1, 1], [0, 1, 0], [0, 0, 0], [0, -2, 0]], np.int8)[None, None]
+    patterns, arm, problem, pattern, count = distinct_rows(seen, True)
+    data = replace(
+        template(1, (16,), (1000, 4000, 16000), ("Qwen3-8B",)),
+        patterns=patterns,
+        row_arm=arm,
+        row_problem=problem,
+        row_pattern=pattern,
+        row_count=count,
+        chance=0.0,
+    )
+    assert data.solved_counts()[0].tolist() == [[1.0]]
+    assert data.never_solved().tolist() == [[2.0]]
+    # Unsolved, and by guessing right at none of three or of two budgets: there are as many more.
+    assert replace(data, chance=0.1).never_solved() == pytest.approx(0.9**-3 + 0.9**-2)
+    assert replace(data, chance=0.9).never_solved().tolist() == [[3.0]]
+
+
+def test_a_pair_that_may_be_solved_always_is_not_taken_to_be_bounded() -> None:
+    empty = template(2, (16,), (1000, 4000), ("Qwen3-8B",))
+    lost = np.array([[0, 1]] * 14 + [[1, 0]] * 6, np.int8)  # right in seven of ten cases at last, and once in all
+    missed = np.array([[0, 1]] * 14 + [[0, 0]] * 6, np.int8)
+    patterns, arm, problem, pattern, count = distinct_rows(np.stack([lost, missed])[None], True)
+    data = replace(
+        empty, patterns=patterns, row_arm=arm, row_problem=problem, row_pattern=pattern, row_count=count, chance=0.0
+    )
+    centred = groups(data, Prior())[0].effect[0]
+    assert centred[0] == 0.0
+    assert centred[1] > 0.05
 
 
 def test_a_simulated_task_survives_the_trip_through_a_dataset() -> None:

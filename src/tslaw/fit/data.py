@@ -110,6 +110,19 @@ class TaskData:
         np.add.at(hits, (self.row_arm, self.row_problem), right * self.row_count)
         return hits, self.trajectories()
 
+    def never_solved(self) -> np.ndarray:
+        """How many trajectories seem never to have been solved: (arm, problem).
+
+        They were right at no budget; more by how often an unsolved one is right by guessing, and never more than were
+        wrong at their largest budget.
+        """
+        probes, right = (self.patterns >= 0).sum(axis=1), (self.patterns == 1).any(axis=1)
+        hits, total = self.solved_counts()
+        never = np.zeros_like(total)
+        unseen = np.where(right, 0.0, (1.0 - self.chance) ** -probes)[self.row_pattern]
+        np.add.at(never, (self.row_arm, self.row_problem), unseen * self.row_count)
+        return np.minimum(never, total - hits)
+
     def solved_share(self) -> np.ndarray:
         """The share of each problem's trajectories that were right at their largest budget, all arms with a full cache
         together: (problem,)."""

@@ -21,6 +21,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import Array
+from scipy.special import expit
 
 from tslaw.fit import cache_arms, surface
 from tslaw.fit import likelihood as lik
@@ -267,7 +268,13 @@ class Group(NamedTuple):
 
 class _Seen(NamedTuple):
     """Logits at the largest budgets, shrunk to be finite, and their information; and the information on both sides,
-    which is none where all trajectories did the same: (model, problem) each."""
+    which is none where all trajectories did the same: (model, problem) each.
+
+    A solution that was lost again, or that may come `late`, bounds the chance to solve on one side only: in the shipped
+    knowledge fit most of the problems that a model gets right nine times in ten may be solved always, for all that is
+    known. Taken to be bounded, they tied all logits to the scale that they have in common, along which chains then
+    moved slowly.
+    """
 
     logit: np.ndarray
     information: np.ndarray
@@ -279,8 +286,9 @@ def groups(data: TaskData, prior: Prior) -> tuple[Group, Group]:
     model = data.model_index()
     top = np.array([data.weight_bits[model == m].max() for m in range(model.max() + 1)])[model]
     full = data.full_cache()
-    native = _seen(data, model, full & (data.weight_bits >= np.minimum(top, WELL_ABOVE)))
-    low = _seen(data, model, full & (data.weight_bits < LOW_BITS))
+    late = float(expit(prior.late0[0]))
+    native = _seen(data, model, full & (data.weight_bits >= np.minimum(top, WELL_ABOVE)), late)
+    low = _seen(data, model, full & (data.weight_bits < LOW_BITS), late)
     additive = native.logit.mean(axis=1, keepdims=True) + native.logit.mean(axis=0) - native.logit.mean()
     own = _typical_variance(native.logit - additive, 1.0 / native.information)
     lost = low.logit - native.logit
@@ -289,12 +297,12 @@ def groups(data: TaskData, prior: Prior) -> tuple[Group, Group]:
     return _group(model, native, own, prior.sd_misfit, unit), _group(model, low, lost, prior.sd_misfit_w, unit)
 
 
-def _seen(data: TaskData, model: np.ndarray, member: np.ndarray) -> _Seen:
-    right, total = data.solved_counts()
-    models = range(int(model.max()) + 1)
-    right, total = (np.stack([c[member & (model == m)].sum(axis=0) for m in models]) for c in (right, total))
+def _seen(data: TaskData, model: np.ndarray, member: np.ndarray, late: float) -> _Seen:
+    counts, models = (*data.solved_counts(), data.never_solved()), range(int(model.max()) + 1)
+    right, total, never = (np.stack([c[member & (model == m)].sum(axis=0) for m in models]) for c in counts)
     share = (right + 0.5) / (total + 1.0)
-    two_sided = right * (total - right) / np.maximum(total, 1.0)
+    unsolvable = np.maximum(never - late * total, 0.0)
+    two_sided = right * unsolvable / np.maximum(right + unsolvable, 1.0)
     return _Seen(np.log(share / (1.0 - share)), (total + 1.0) * share * (1.0 - share), two_sided)
 
 
