@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tslaw.fit import means_file, means_infer
-from tslaw.fit.fit_file import open_fit
+from tslaw.fit.fit_file import open_fit, save_fit
 
 PUBLISHED = Path(__file__).parents[2] / "measurements" / "published"
 
@@ -26,6 +26,13 @@ def test_a_table_is_fitted_asked_and_learned_from(tslaw, tmp_path, monkeypatch) 
     assert "note: AIME24: every mean is at one budget (38912 tokens)" in text
     assert "all weights have 16 bits" in text
     tree = open_fit(out)
+    told = json.loads(tree.attrs["diagnostics"])["AIME24"]
+    assert told["moves"] == 10
+    assert 0.25 < told["correlation"] < 1.0
+    said = f"correlate by at most {told['correlation']:.2f} with where they were"
+    assert f"note: AIME24: after the last 10 moves particles {said}" in text
+    assert any("particles still correlate" in failure for failure in told["failures"])
+    assert set(tree["sample_stats"].dataset["family"].values.ravel()) <= set(range(100))
     assert len(json.loads(tree.attrs["caveats"])["AIME24"]) == 3
     asked = {
         "crossover": (),
@@ -47,6 +54,17 @@ def test_a_table_is_fitted_asked_and_learned_from(tslaw, tmp_path, monkeypatch) 
     assert status == 2
     assert "the same data would count twice" in err
     assert not (tmp_path / "again.nc").exists()
+
+
+def test_a_fit_made_before_forgetting_was_recorded_says_so(tslaw, tmp_path) -> None:
+    tree = open_fit(next((PUBLISHED.parents[1] / "fits" / "published").glob("*.nc")))
+    told = json.loads(tree.attrs["diagnostics"])
+    for of_task in told.values():
+        of_task.pop("correlation", None)
+        of_task.pop("moves", None)
+    tree.attrs["diagnostics"] = json.dumps(told)
+    _, text, _ = tslaw("show", save_fit(tree, tmp_path / "old.nc"))
+    assert "forgot where they were before the last moves was not recorded" in text
 
 
 @pytest.mark.parametrize(

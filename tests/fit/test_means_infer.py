@@ -11,13 +11,15 @@ import pytest
 from numpyro import handlers
 from test_means import empty_means
 
-from tslaw.fit import means_loo
+from tslaw.fit import means_infer, means_loo
+from tslaw.fit.diagnostics import EFFECTS, Diagnosis, judge, loo_of
 from tslaw.fit.infer import Draws, Sampling
 from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_density import population_sites, quantile
 from tslaw.fit.means_infer import MeansSampler, _weights, resampled
 from tslaw.fit.means_model import report_error, report_moments
-from tslaw.fit.model import Prior, sample_population
+from tslaw.fit.model import POPULATION, Prior, sample_population
+from tslaw.fit.particles import FORGOTTEN_LAST, Forgetting
 from tslaw.fit.pseudo_problems import pseudo_problems
 from tslaw.fit.surface import weight_bit_shape
 
@@ -72,20 +74,64 @@ def plain(few_answers: MeansData) -> tuple[dict[str, np.ndarray], np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.xdist_group("means")
 def test_particles_agree_with_plain_importance_sampling(draws: Draws, plain) -> None:
-    """Means of parameters (logarithms where positive)."""
+    """Means of parameters: of logarithms where positive, and of nearly that for theta0, whose kurtosis of 17 leaves its
+    standard deviation unknown to 15% from 1,200 draws, and to 10% from plain sampling."""
     params, log_likelihood = plain
     weight = _weights(log_likelihood.sum(axis=1)[None])[0]
     worth = 1.0 / np.sum(weight**2)
     assert worth > 400
     for name in COMPARED:
-        change = (lambda v: v) if name in ("theta0", "bend", "mu0", "gamma_w") else np.log
+        change = np.arcsinh if name == "theta0" else (lambda v: v) if name in ("bend", "mu0", "gamma_w") else np.log
         values, drawn = change(params[name]), change(draws.posterior[name])
         expected = float(weight @ values)
         spread = float(np.sqrt(weight @ (values - expected) ** 2))
         # 1,200 draws that may be worth as few as 200.
         error = spread * np.sqrt(1.0 / worth + 1.0 / 200.0)
         assert float(drawn.mean()) == pytest.approx(expected, abs=3.5 * error), name
-        assert float(drawn.std()) == pytest.approx(spread, rel=0.25), name
+        assert float(drawn.std()) == pytest.approx(spread, rel=0.15), name
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("means")
+def test_particles_that_did_not_move_fail_the_gate(
+    few_answers: MeansData, sampler: MeansSampler, draws: Draws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of few are worth few, and are said to be where they were; those that were moved have forgotten that."""
+    loo = loo_of(draws.posterior, np.random.default_rng(0).standard_normal((4, 300, 4)))
+
+    def judged(of: Draws) -> Diagnosis:
+        return judge(of, few_answers.task, loo, POPULATION, EFFECTS)
+
+    moved = judged(draws)
+    assert not [text for text in moved.failures if "correlate" in text]
+    assert 0.0 < moved.correlation <= FORGOTTEN_LAST
+    assert moved.moves >= means_infer.MOVES
+    monkeypatch.setattr(means_infer, "MOST_MOVES", 0)
+    copies = sampler.run(Sampling(chains=4, samples=300, seed=1, progress=False))
+    found = judged(copies)
+    assert "particles still correlate by 1.00 > 0.25 with where they were before the last 0 moves" in found.failures
+    assert (found.correlation, found.moves) == (pytest.approx(1.0), 0)
+    assert found.as_dict()["correlation"] == found.correlation
+    distinct = len(np.unique(copies.posterior["mu0"]))
+    assert found.ess_bulk < distinct < 600
+    unknown = judged(replace(copies, sample_stats={"lp": copies.sample_stats["lp"]}, forgetting=None))
+    assert unknown.as_dict()["correlation"] is None
+    assert found.ess_bulk < unknown.ess_bulk
+
+
+def test_a_fit_without_a_report_counts_only_if_its_particles_forgot(
+    few_answers: MeansData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report keeps its Pareto k otherwise."""
+    log_density = 0.5 * np.random.default_rng(0).standard_normal((4, 150, 4))
+    monkeypatch.setattr(means_loo, "left_out_reports", lambda *_: log_density)
+    monkeypatch.setattr(means_loo, "BAD_PARETO", -10.0)
+    some = Draws({"alpha": log_density[:, :, 0]}, {}, 0.0)
+    for left, accepted in ((FORGOTTEN_LAST - 0.01, True), (FORGOTTEN_LAST + 0.01, False)):
+        refit = replace(some, forgetting=Forgetting(left, means_infer.MOST_MOVES, 0.5))
+        found = means_loo.leave_reports_out(some, few_answers, pseudo_problems(), lambda _, of=refit: of)
+        assert (found.refitted == accepted).all()
+        assert ((found.loo.pareto_k.values == 0) == accepted).all()
 
 
 @pytest.mark.slow
@@ -123,6 +169,42 @@ def test_a_mean_that_few_draws_decide_is_worth_little() -> None:
     assert means_loo.worth(log_values) == pytest.approx(4.0)
     assert means_loo.worth(np.array([[900.0, 0.0], [0.0, 0.0]])) == pytest.approx(1.0)
     assert means_loo.log_mean(np.log([1.0, 3.0]) - 2000.0) == pytest.approx(np.log(2.0) - 2000.0)
+
+
+def test_a_mean_is_trusted_if_particles_forgot_and_islands_agree() -> None:
+    """Islands one of which is off by one standard deviation do not, whatever their draws are worth."""
+    log_values = 0.5 * np.random.default_rng(0).standard_normal((4, 150))
+    apart = log_values + 0.5 * np.array([[1.0], [0.0], [0.0], [0.0]])
+    forgot, did_not = Forgetting(0.2, 50, 0.5), Forgetting(0.3, 50, 0.5)
+    assert means_loo.trusted(Draws({}, {}, 0.0, forgot), log_values)
+    assert means_loo.trusted(Draws({}, {}, 0.0), log_values), "draws of chains have nothing to forget"
+    assert not means_loo.trusted(Draws({}, {}, 0.0, did_not), log_values)
+    assert means_loo.worth(apart) > means_loo.LEAST_WORTH
+    assert not means_loo.trusted(Draws({}, {}, 0.0, forgot), apart)
+    assert not means_loo.trusted(Draws({}, {}, 0.0, forgot), log_values[:1])
+    assert not means_loo.trusted(Draws({}, {}, 0.0, forgot), 9.0 * log_values)
+
+
+def test_moves_draw_from_the_posterior_whatever_the_normal() -> None:
+    """A tilted normal whose likelihood is known, and particles that begin as its draws: far too wide, and off."""
+    rng, power = np.random.default_rng(4), 0.5
+    pull, to = np.array([[4.0, 1.5, 0.0], [1.5, 2.0, 0.0], [0.0, 0.0, 0.5]]), np.array([1.0, -1.0, 0.5])
+
+    def level(places: np.ndarray) -> np.ndarray:
+        off = places - to
+        return -0.5 * np.einsum("pi,ij,pj->p", off, pull, off)
+
+    place = rng.standard_normal((4000, 3))
+    particles = means_infer.Particles(place, level(place), np.arange(4000))
+    normal = means_infer.Normal(
+        np.array([0.2, 0.0, -0.3]), np.array([[1.5, 0.4, 0.1], [0.4, 1.2, 0.0], [0.1, 0.0, 0.8]])
+    )
+    for _ in range(60):
+        particles = means_infer._moved(particles, power, normal, level, rng)
+    covariance = np.linalg.inv(np.eye(3) + power * pull)
+    assert particles.place.mean(axis=0) == pytest.approx(covariance @ (power * pull @ to), abs=0.06)
+    assert np.cov(particles.place.T) == pytest.approx(covariance, abs=0.06)
+    assert particles.level == pytest.approx(level(particles.place))
 
 
 def test_normal_draws_become_the_priors() -> None:

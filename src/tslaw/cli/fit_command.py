@@ -302,7 +302,7 @@ def report(tree: xr.DataTree) -> None:
     """Print the diagnostics of every task as a table, and what their data could not tell."""
     from rich.table import Table
 
-    from tslaw.fit.fit_file import caveats, is_approximate
+    from tslaw.fit.fit_file import caveats, is_approximate, rests_on_means
 
     table = Table(title="diagnostics", title_justify="left")
     columns = (
@@ -330,8 +330,17 @@ def report(tree: xr.DataTree) -> None:
     for task, d in json.loads(tree.attrs["diagnostics"]).items():
         if exact := d.get("refitted", 0):
             print(f"  note: {task}: LOO of {exact} reports is exact, by as many fits without them")
+        if rests_on_means(tree, task):
+            print(f"  note: {task}: {_moved(d)}")
         for caveat in caveats(tree, task):
             print(f"  note: {task}: {caveat}")
+
+
+def _moved(d: dict[str, Any]) -> str:
+    """How far the particles of a fit of published means forgot where they were; fits made before do not say."""
+    if (left := d.get("correlation")) is None:
+        return "whether particles forgot where they were before the last moves was not recorded: fit again to know"
+    return f"after the last {d['moves']} moves particles correlate by at most {left:.2f} with where they were"
 
 
 def _row(d: dict[str, Any]) -> tuple[str, ...]:

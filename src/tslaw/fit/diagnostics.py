@@ -16,6 +16,7 @@ from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws
 from tslaw.fit.loo import FEW_DRAWS, MOST_DRAWS, left_out_log_likelihood, thinned
 from tslaw.fit.model import POPULATION
+from tslaw.fit.particles import FORGOTTEN_LAST, bulk_and_tail_ess
 from tslaw.fit.surface import TRAITS
 
 EFFECTS = ("difficulty", "length", "misfit", "model_effect", "quantization_effect", "kv_misfit", *TRAITS)
@@ -41,6 +42,10 @@ class Diagnosis:
     `bad_pareto_k` the share of (model, problem) pairs whose LOO estimate cannot be trusted. An `approximate` fit was
     not sampled: there is nothing to check in its draws, what is checked in others is NaN, and it never passes.
     `refitted` reports of published means were left out by fitting without them (`means_loo`).
+
+    Draws that are particles were moved `moves` times at the last power, until they correlated with where they had been
+    by no more than `correlation`; NaN of any other draws. Their effective sample sizes are no larger than what
+    families of particles say (`particles.family_ess`).
     """
 
     task: str
@@ -59,6 +64,8 @@ class Diagnosis:
     failures: tuple[str, ...]
     approximate: bool = False
     refitted: int = 0
+    moves: int = 0
+    correlation: float = float("nan")
 
     @property
     def passed(self) -> bool:
@@ -169,6 +176,11 @@ def judge(draws: Draws, task: str, loo: Any, population: Sequence[str], effects:
     slow = float((rhats > RHAT_EFFECT).mean())
     bulk = _worst(posterior, list(population), lambda d: arviz_stats.ess(d, method="bulk"), np.min)
     tail = _worst(posterior, list(population), lambda d: arviz_stats.ess(d, method="tail"), np.min)
+    if (family := draws.sample_stats.get("family")) is not None:
+        # Of copies that follow each other in no order ArviZ sees nothing.
+        kinds = zip(*(bulk_and_tail_ess(draws.posterior[n].ravel(), family.ravel()) for n in population), strict=True)
+        bulk, tail = (min(ess, *found) for ess, found in zip((bulk, tail), kinds, strict=True))
+    forgetting = draws.forgetting
     # Only Hamiltonian samplers diverge.
     divergences = int(draws.sample_stats.get("diverging", np.zeros(0)).sum())
     n_draws = draws.posterior[population[0]].size
@@ -183,6 +195,9 @@ def judge(draws: Draws, task: str, loo: Any, population: Sequence[str], effects:
         f"{divergences} divergent transitions of {n_draws}": divergences > MAX_DIVERGENT * n_draws,
         f"{bad:.1%} of LOO pairs have Pareto k > {BAD_PARETO}": bad > MAX_BAD_PARETO,
     }
+    if forgetting:
+        text = f"particles still correlate by {forgetting.correlation:.2f} > {FORGOTTEN_LAST} with where they were "
+        checks[text + f"before the last {forgetting.moves} moves"] = not forgetting.enough
     failures = tuple(text for text, failed in checks.items() if failed)
     return Diagnosis(
         task,
@@ -199,4 +214,6 @@ def judge(draws: Draws, task: str, loo: Any, population: Sequence[str], effects:
         bad,
         draws.seconds,
         failures,
+        moves=forgetting.moves if forgetting else 0,
+        correlation=forgetting.correlation if forgetting else float("nan"),
     )

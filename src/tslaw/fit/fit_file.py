@@ -268,6 +268,12 @@ def is_approximate(tree: xr.DataTree) -> bool:
     return bool(int(tree.attrs.get("approximate", 0)))
 
 
+def rests_on_means(tree: xr.DataTree, task: str) -> bool:
+    """Whether a task was fitted to published means, of no single problem."""
+    constant = tree["constant_data"].dataset
+    return "pseudo_problem" in constant and not bool(constant["pseudo_problem"].sel(task=task).isnull().any())
+
+
 def distrust(tree: xr.DataTree) -> str | None:
     """Why a fit's numbers are not to be trusted, to be read after its name; None when it passed."""
     if is_approximate(tree):
@@ -298,7 +304,7 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
     fitted = np.flatnonzero(~np.isnan(draws["misfit"].values).all(axis=0))
     policies = _policies(arms, fitted)
     models = tuple(arms["arm_model"].values.astype(str)[fitted])
-    if "pseudo_problem" in arms and not arms["pseudo_problem"].isnull().any():
+    if rests_on_means(tree, task):
         params, present = _params_of_means(draws, arms, fitted, models)
     else:
         params, present = _params_of_problems(draws, fitted, models, kinds_in(policies))

@@ -23,6 +23,7 @@ from tslaw.fit.data import TaskData
 from tslaw.fit.lengths import draw_lengths
 from tslaw.fit.model import POPULATION, SAMPLED, Prior, groups, informative, sample_parameters, task_model
 from tslaw.fit.nuts import Chains, Checkpoint, sample_chains
+from tslaw.fit.particles import Forgetting
 
 MAP_SCALES = {
     "sd_difficulty": 3.0,
@@ -76,11 +77,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Draws:
-    """Posterior draws of one task: `posterior` and `sample_stats` map names to (chain, draw, ...) arrays."""
+    """Posterior draws of one task: `posterior` and `sample_stats` map names to (chain, draw, ...) arrays.
+
+    `forgetting` says of particles how far moves made them draws; draws of chains have none.
+    """
 
     posterior: dict[str, np.ndarray]
     sample_stats: dict[str, np.ndarray]
     seconds: float
+    forgetting: Forgetting | None = None
 
 
 def prepare_jax(chains: int) -> None:

@@ -4,21 +4,30 @@ Few precise means leave several explanations (models cannot solve, or have not f
 hardly finds its way. Particles need not: they begin as draws of the prior, spread over all explanations, and the
 likelihood is raised to powers that go from 0 to 1, each as large as leaves half of the particles' worth (Del Moral,
 Doucet & Jasra 2006; Chopin 2002). At every power particles are resampled by their weights, then moved by Metropolis
-steps that leave its distribution as it is (Crank and Nicolson's proposals, Cotter et al. 2013, around the normal with
-the particles' moments), until they have forgotten where they were, or `MOST_MOVES` times.
+steps that leave its distribution as it is, until they have forgotten where they were, or `MOST_MOVES` times. How far
+they forgot is in `Draws.forgetting`, and a fit whose particles have not does not pass (`particles`, `diagnostics`).
+
+A step draws some coordinates anew, any number of them, from a normal given the others. The posterior is not a bent
+ridge along which one could go in small steps: most coordinates are as free as the prior has them, and a dozen (lengths,
+slips, relapses) are free within walls, behind which the reports are out of reach. Few such draws are accepted, but each
+forgets all that it touches; steps in all coordinates at once were as small as the walls are near. Particles take turns
+to move, a part of them at a time, and the normal has the moments of the others, which stand still meanwhile: so every
+step leaves the distribution exactly as it is. That matters: a normal of fifty coordinates that was fitted to particles
+has them in its middle by some nats more than their like, and all would leave where they are too easily. It is learned
+anew as particles move, for right after resampling they are copies of few.
 
 A chain is an island: particles that are resampled among themselves alone, so that islands that disagree show in R-hat
-and in the effective sample size as chains do.
+and in the effective sample size as chains do. Copies within an island do not show there; `Draws.sample_stats` has the
+`family` of every draw, the first particle it descends from, by which `diagnostics` sees them.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -27,48 +36,57 @@ from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_density import Density
 from tslaw.fit.model import Prior
 from tslaw.fit.nuts import Show, progress_bar
+from tslaw.fit.particles import FORGOTTEN_LAST, Forgetting, correlation
 from tslaw.fit.pseudo_problems import pseudo_problems
 
 WORTH = 0.5
 """The part of the particles that weights leave effective from one power to the next."""
-FORGOTTEN, FORGOTTEN_LAST = 0.5, 0.25
-"""Correlations of coordinates with where they were before the moves, at every power and at the last."""
-MOVES, MOST_MOVES = 10, 600
-"""Moves between two looks at these, and the most at one power."""
-ACCEPTED = 0.3
-"""The part of proposals that should be accepted."""
-FIRST_STEP = 0.5
-BATCH = 64
+FORGOTTEN = 0.5
+"""The largest correlation with where they were before the moves at a power that is not the last."""
+MOVES, MOST_MOVES = 10, 3000
+"""Moves between two looks at it, and the most at one power."""
+BATCH = 50
 """Particles whose densities are computed together."""
-SHRINK = 2.0
-"""Particles that the former normal counts for, as a multiple of the number of coordinates."""
+PARTS = 4
+"""Parts of the particles that take turns to move."""
+SHRINK = 10.0
+"""Particles that coordinates without correlations count for in the normal, as a multiple of their number."""
 
 
 class Normal(NamedTuple):
-    """A normal distribution of all coordinates: middle (coordinate,) and the Cholesky factor of its covariance."""
+    """A normal distribution of all coordinates: middle (coordinate,) and the inverse of the covariance (coordinate,
+    coordinate)."""
 
-    middle: Any
-    root: Any
+    middle: np.ndarray
+    precision: np.ndarray
 
 
 class Particles(NamedTuple):
-    """Places (particle, coordinate), and the logs of likelihood and volume there: posterior over prior, (particle,)."""
+    """Places (particle, coordinate), the logs of likelihood and volume there, posterior over prior, (particle,), and
+    the number of the first particle that each descends from, (particle,)."""
 
     place: np.ndarray
     level: np.ndarray
+    family: np.ndarray
+
+    def of(self, kept: np.ndarray) -> Particles:
+        """Those at some places (particle,)."""
+        return Particles(self.place[kept], self.level[kept], self.family[kept])
+
+    def replaced(self, where: np.ndarray, by: Particles) -> Particles:
+        """These, with others at some places (particle,)."""
+        found = Particles(*(values.copy() for values in self))
+        for values, new in zip(found, by, strict=True):
+            values[where] = new
+        return found
+
+    def features(self) -> np.ndarray:
+        """All that particles should forget, (particle, coordinate + 1): where they are and how likely that is."""
+        return np.column_stack([self.place, self.level])
 
 
-class Stage(NamedTuple):
-    """What moves leave as it is, the prior times exp(level) to this power, and how they are proposed: at `step` of
-    1 independently of where a particle is."""
-
-    power: float
-    normal: Normal
-    step: float
-
-
-Level = Callable[[Array, Array], Array]
-"""From a place and the reports that are seen to the log of posterior over prior."""
+Level = Callable[[np.ndarray], np.ndarray]
+"""From places (particle, coordinate) to the logs of posterior over prior, (particle,)."""
 
 
 class MeansSampler:
@@ -83,33 +101,38 @@ class MeansSampler:
             log_p, params = density.at(place, seen)
             return log_p + 0.5 * place @ place, params
 
-        self._evaluate = jax.jit(
-            lambda places, seen: jax.lax.map(lambda place: level(place, seen), places, batch_size=BATCH)
-        )
-        self._move = jax.jit(_mover(lambda place, seen: level(place, seen)[0]))
+        self._batch = jax.jit(jax.vmap(level, (0, None)))
+
+    def _evaluated(self, places: np.ndarray, seen: np.ndarray) -> list[tuple[Array, dict[str, Array]]]:
+        """Levels and parameters at places (particle, coordinate), batch by batch: so they are compiled but once, for
+        any number of particles. The last batch is filled up."""
+        full = np.concatenate([places, np.broadcast_to(places[-1], (-len(places) % BATCH, self.n))])
+        return [self._batch(part, seen) for part in full.reshape(-1, BATCH, self.n)]
 
     def run(self, sampling: Sampling, without: int | None = None) -> Draws:
         """As many islands as `sampling` has chains, of as many particles as it has samples; its `warmup` says nothing
         here. `without` is the place of a report that is left out."""
         started, rng = time.perf_counter(), np.random.default_rng(sampling.seed)
         shape, seen = (sampling.chains, sampling.samples), (np.arange(self.n_reports) != without).astype(float)
+
+        def level(places: np.ndarray) -> np.ndarray:
+            return np.concatenate([found for found, _ in self._evaluated(places, seen)])[: len(places)]
+
         place = rng.standard_normal((shape[0] * shape[1], self.n))
-        particles = Particles(place, np.asarray(self._evaluate(place, seen)[0]))
-        stage = Stage(0.0, Normal(np.zeros(self.n), np.eye(self.n)), FIRST_STEP)
-
-        def move(particles: Particles, stage: Stage) -> tuple[Particles, float]:
-            key = jax.random.PRNGKey(int(rng.integers(2**31)))
-            place, level, accepted = self._move(particles.place, particles.level, key, stage, seen)
-            return Particles(np.asarray(place), np.asarray(level)), float(accepted)
-
+        particles = Particles(place, level(place), np.arange(len(place)))
+        power, forgetting = 0.0, Forgetting(0.0, 0, 0.0)
         with progress_bar(100, sampling.progress) as show:
-            while stage.power < 1.0:
-                particles, stage = _next_power(particles, stage, shape, rng)
-                particles, stage = _forget(particles, stage, move, show)
-        params = self._evaluate(particles.place, seen)[1]
-        drawn = {name: np.asarray(values).reshape(*shape, *values.shape[1:]) for name, values in params.items()}
+            while power < 1.0:
+                earlier = max(forgetting.correlation, forgetting.earlier)
+                particles, power = _next_power(particles, power, shape, rng)
+                particles, alike, moves = _forget(particles, power, level, rng, show)
+                forgetting = Forgetting(alike, moves, earlier)
+        params = [found for _, found in self._evaluated(particles.place, seen)]
+        flat = {name: np.concatenate([part[name] for part in params])[: len(place)] for name in params[0]}
+        drawn = {name: values.reshape(*shape, *values.shape[1:]) for name, values in flat.items()}
         log_p = particles.level - 0.5 * np.square(particles.place).sum(axis=1)
-        return Draws(drawn, {"lp": log_p.reshape(shape)}, time.perf_counter() - started)
+        stats = {"lp": log_p.reshape(shape), "family": particles.family.reshape(shape)}
+        return Draws(drawn, stats, time.perf_counter() - started, forgetting)
 
 
 def run_means(data: MeansData, prior: Prior, sampling: Sampling) -> Draws:
@@ -118,8 +141,8 @@ def run_means(data: MeansData, prior: Prior, sampling: Sampling) -> Draws:
 
 
 def _next_power(
-    particles: Particles, stage: Stage, shape: tuple[int, int], rng: np.random.Generator
-) -> tuple[Particles, Stage]:
+    particles: Particles, before: float, shape: tuple[int, int], rng: np.random.Generator
+) -> tuple[Particles, float]:
     """The largest power that leaves every island's weights worth enough, and the particles resampled for it."""
     level = particles.level.reshape(shape)
 
@@ -127,17 +150,16 @@ def _next_power(
         weight = _weights(gain * level)
         return float((1.0 / np.square(weight).sum(axis=1)).min()) / shape[1]
 
-    low, high = 0.0, 1.0 - stage.power
+    low, high = 0.0, 1.0 - before
     if worth(high) < WORTH:
         for _ in range(60):
             middle = 0.5 * (low + high)
             low, high = (middle, high) if worth(middle) > WORTH else (low, middle)
-        gain, power = low, stage.power + low
+        gain, power = low, before + low
     else:
         gain, power = high, 1.0
     kept = resampled(_weights(gain * level), rng)
-    particles = Particles(particles.place[kept], particles.level[kept])
-    return particles, Stage(power, _fitted(particles.place, stage.normal), stage.step)
+    return particles.of(kept), power
 
 
 def _weights(log_weight: np.ndarray) -> np.ndarray:
@@ -158,64 +180,49 @@ def resampled(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _fitted(place: np.ndarray, before: Normal) -> Normal:
-    """A normal with the particles' moments, pulled towards the one before if they are few."""
-    share = len(place) / (len(place) + SHRINK * place.shape[1])
-    covariance = share * np.cov(place.T) + (1.0 - share) * before.root @ before.root.T
-    return Normal(share * place.mean(axis=0) + (1.0 - share) * before.middle, np.linalg.cholesky(covariance))
+def _fitted(place: np.ndarray) -> Normal:
+    """A normal with the moments of particles at (particle, coordinate), its correlations smaller if they are few."""
+    share, covariance = len(place) / (len(place) + SHRINK * place.shape[1]), np.cov(place.T)
+    shrunk = share * covariance + (1.0 - share) * np.diag(np.diag(covariance))
+    return Normal(place.mean(axis=0), np.linalg.inv(shrunk))
 
 
 def _forget(
-    particles: Particles, stage: Stage, move: Callable[[Particles, Stage], tuple[Particles, float]], show: Show
-) -> tuple[Particles, Stage]:
-    """Move all particles until no coordinate tells where they were."""
-    begun, moves, alike = particles.place, 0, 1.0
-    enough = FORGOTTEN_LAST if stage.power == 1.0 else FORGOTTEN
-    while alike > enough and moves < MOST_MOVES:
-        show(int(99 * stage.power), f"power {stage.power:.3g}, {moves} moves, correlation {alike:.2f}")
-        (particles, accepted), moves = move(particles, stage), moves + MOVES
-        alike = float(np.max(_correlation(begun, particles.place)))
-        # Towards the acceptance that is wanted, ever more slowly within a power.
-        change = (accepted - ACCEPTED) / np.sqrt(moves / MOVES)
-        stage = stage._replace(step=float(np.clip(stage.step * np.exp(1.5 * change), 0.01, 1.0)))
-    return particles, stage
+    particles: Particles, power: float, level: Level, rng: np.random.Generator, show: Show
+) -> tuple[Particles, float, int]:
+    """Move all particles until nothing tells where they were; what correlation is left, and after how many moves."""
+    begun, moves, alike = particles.features(), 0, 1.0
+    enough = FORGOTTEN_LAST if power == 1.0 else FORGOTTEN
+    while not alike <= enough and moves < MOST_MOVES:
+        show(int(99 * power), f"power {power:.3g}, {moves} moves, correlation {alike:.2f}")
+        for part in np.array_split(rng.permutation(len(particles.place)), PARTS):
+            normal, moved = _fitted(np.delete(particles.place, part, axis=0)), particles.of(part)
+            for _ in range(MOVES):
+                moved = _moved(moved, power, normal, level, rng)
+            particles = particles.replaced(part, moved)
+        moves, alike = moves + MOVES, float(np.max(correlation(begun, particles.features())))
+    return particles, alike, moves
 
 
-def _correlation(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Of every coordinate over the particles: (coordinate,)."""
-    a, b = (values - values.mean(axis=0) for values in (before, after))
-    return (a * b).sum(axis=0) / np.sqrt(np.square(a).sum(axis=0) * np.square(b).sum(axis=0))
+def _moved(particles: Particles, power: float, normal: Normal, level: Level, rng: np.random.Generator) -> Particles:
+    """Particles after one Metropolis step each, which draws some coordinates, the same for all, anew from the normal
+    given the others, and leaves the prior times exp(level) to this power as it is."""
+    place, (middle, precision) = particles.place, normal
+    some = rng.permutation(place.shape[1])[: rng.integers(1, place.shape[1] + 1)]
+    root = np.linalg.cholesky(precision[np.ix_(some, some)])
+    # Off the conditional mean, in standard deviations: precision_some (x - middle) is root root^T times that offset.
+    here = np.linalg.solve(root, precision[some] @ (place - middle).T)
+    there = rng.standard_normal((len(some), len(place)))
+    proposed = place.copy()
+    proposed[:, some] += np.linalg.solve(root.T, there - here).T
+    its = level(proposed)
 
+    def log_ratio(place: np.ndarray, level: np.ndarray, off: np.ndarray) -> np.ndarray:
+        """The posterior at this power over the conditional normal."""
+        return power * level - 0.5 * np.square(place).sum(axis=1) + 0.5 * np.square(off).sum(axis=0)
 
-def _mover(level: Level) -> Callable[..., tuple[Array, Array, Array]]:
-    """The function that makes `MOVES` moves of all particles: from places, levels, a key, the stage and the reports
-    seen to places, levels and the part accepted."""
-
-    def one(place: Array, at: Array, key: Array, stage: Stage, seen: Array) -> tuple[Array, Array, Array]:
-        middle, root = stage.normal
-
-        def log_ratio(place: Array, at: Array) -> Array:
-            """The posterior at this power over the normal."""
-            z = jax.scipy.linalg.solve_triangular(root, place - middle, lower=True)
-            return stage.power * at - 0.5 * place @ place + 0.5 * z @ z
-
-        def step(state: tuple[Array, Array, Array], key: Array) -> tuple[tuple[Array, Array, Array], Array]:
-            place, at, ratio = state
-            a, b = jax.random.split(key)
-            other = root @ jax.random.normal(a, place.shape)
-            proposed = middle + jnp.sqrt(1.0 - stage.step**2) * (place - middle) + stage.step * other
-            there = level(proposed, seen)
-            its = log_ratio(proposed, there)
-            accepted = jnp.log(jax.random.uniform(b)) < its - ratio
-            new = jax.tree.map(lambda p, q: jnp.where(accepted, p, q), (proposed, there, its), (place, at, ratio))
-            return new, accepted
-
-        (place, at, _), accepted = jax.lax.scan(step, (place, at, log_ratio(place, at)), jax.random.split(key, MOVES))
-        return place, at, accepted.mean()
-
-    def move(place: Array, at: Array, key: Array, stage: Stage, seen: Array) -> tuple[Array, Array, Array]:
-        each = (place, at, jax.random.split(key, len(place)))
-        found = jax.lax.map(lambda of: one(of[0], of[1], of[2], stage, seen), each, batch_size=BATCH)
-        return found[0], found[1], found[2].mean()
-
-    return move
+    gain = log_ratio(proposed, its, there) - log_ratio(place, particles.level, here)
+    accepted = np.log(rng.random(len(place))) < gain
+    return Particles(
+        np.where(accepted[:, None], proposed, place), np.where(accepted, its, particles.level), particles.family
+    )
