@@ -1,8 +1,8 @@
 """Fit the sweep without some sizes and predict them: `python scripts/leave_sizes_out.py [TASK ...] [--out FILE]`.
 
 Left out in turn: the largest size, the two largest, the smallest. Every fold is a line of JSON in FILE, appended when
-it is done and skipped when the script is run again; `--report` prints the table of FILE and puts it, and
-the figure, beside it.
+it is done and skipped when the script is run again, but for `--again`; one that was interrupted goes on where it was.
+`--report` prints the table of FILE and puts it, and the figure, beside it.
 A fold of the shipped sweep takes a quarter of an hour on two cores, a few minutes on a GPU.
 """
 
@@ -31,29 +31,43 @@ def main() -> int:
     parser.add_argument("--warmup", type=int, default=300)
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--target-accept", type=float, default=0.9)
+    parser.add_argument("--again", action="store_true", help="run failed folds of FILE anew; the last counts")
     parser.add_argument("--report", action="store_true", help="no fits: the table and the figure of what is there")
     options = parser.parse_args()
     if options.report:
         report(options.out)
         return 0
     from tslaw.fit.infer import prepare_jax
+    from tslaw.fit.unfinished import remove_unfinished
 
     prepare_jax(options.chains)
-    done = {(row["task"], row["left_out"]) for row in rows(options.out) if row.get("beside") == options.beside}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    done = {which(row) for row in rows(options.out) if row["diagnosis"]["passed"] or not options.again}
     for task in options.tasks:
         for name in options.fold or FOLDS:
-            if (task, name) not in done:
+            if (task, name, options.beside) not in done:
                 row = fold(task, name, options)
-                options.out.parent.mkdir(parents=True, exist_ok=True)
                 with options.out.open("a") as file:
                     file.write(json.dumps(row) + "\n")
+                remove_unfinished(options.out, [unfinished(task, name, options)])
                 print(summary(row), flush=True)
     return 0
 
 
+def which(row: dict[str, Any]) -> tuple[str, str, str | None]:
+    """The fold that a row is of."""
+    return row["task"], row["left_out"], row.get("beside")
+
+
 def rows(path: Path) -> list[dict[str, Any]]:
-    """What was done so far."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """What was done so far; of a fold that was run anew the last."""
+    found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return list({which(row): row for row in found}.values())
+
+
+def unfinished(task: str, name: str, options: argparse.Namespace) -> str:
+    """What the unfinished run of a fold is called."""
+    return "-".join(filter(None, (task, name, options.beside)))
 
 
 def fold(task: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -67,6 +81,7 @@ def fold(task: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
     from tslaw.fit.infer import Sampling, run_nuts
     from tslaw.fit.model import Prior
     from tslaw.fit.pooling import run_pooled
+    from tslaw.fit.unfinished import checkpoint_beside
 
     files = [ROOT / options.data.format(task=each) for each in (task, options.beside) if each]
     data, *beside = tasks_data([open_dataset(file) for file in files])
@@ -74,10 +89,11 @@ def fold(task: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
     print(f"{task} without {', '.join(left_out)}", file=sys.stderr, flush=True)
     fitted, held = split(data, left_out)
     sampling = Sampling(options.chains, options.warmup, options.samples, target_accept=options.target_accept)
+    kept = checkpoint_beside(options.out, unfinished(task, name, options), sampling, fitted, *beside, Prior())
     if beside:
-        draws = run_pooled([fitted, *beside], [Prior(), Prior()], sampling)[0]
+        draws = run_pooled([fitted, *beside], [Prior(), Prior()], sampling, checkpoint=kept)[0]
     else:
-        draws = run_nuts(fitted, Prior(), sampling)
+        draws = run_nuts(fitted, Prior(), sampling, kept)
     flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in draws.posterior.items()}
     found = held_out(as_posterior(flat, fitted), fitted, held)
     diagnosis, _ = diagnose(draws, fitted)

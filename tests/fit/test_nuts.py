@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpyro.infer.hmc import HMCState
 from simulated import SHORT, template
 
 from tslaw.fit import nuts
@@ -67,6 +68,21 @@ def test_the_metric_is_learned_from_all_chains_and_shrunk_to_the_former() -> Non
     found = learned_metric(stuck, former)
     assert found["a",] == pytest.approx(np.diag([1.0, 1 / 3, 1 / 3]), abs=1e-12)
     assert found["b",] == pytest.approx(5 / 11)
+
+
+def test_chains_share_their_step_size_once_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    own: list[np.ndarray] = []
+    share = nuts.with_one_step_size
+
+    def watched(state: HMCState) -> HMCState:
+        own.append(np.asarray(state.adapt_state.step_size))
+        return share(state)
+
+    monkeypatch.setattr(nuts, "with_one_step_size", watched)
+    sizes = np.unique(run(60).stats["step_size"])
+    assert len(own) == len(lesson_blocks(200)) + 1
+    assert np.ptp(own[-1]) > 0.0
+    assert sizes == pytest.approx([np.median(own[-1])])
 
 
 @pytest.mark.parametrize("warmup", [0, 10, 70, 500])

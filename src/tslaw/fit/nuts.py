@@ -6,7 +6,8 @@ warm-up and sampling alike.
 
 The metric is learned from all chains together, and shrunk to the one before. Learned by each chain from its own few
 draws, as usual, the dense part of some seventy parameters is mostly noise in a warm-up of a few hundred iterations, and
-trajectories get longer, not shorter, when it is taken up.
+trajectories get longer, not shorter, when it is taken up. Step sizes are found by each chain and then shared, for the
+same reason: vectorised chains wait for the one whose steps are shortest.
 """
 
 from __future__ import annotations
@@ -163,7 +164,8 @@ def nuts_moves(
     def advance(state: Any) -> tuple[Any, dict[str, Any]]:
         def step(state: Any, _: None) -> tuple[Any, dict[str, Any]]:
             state = kernel.sample(state, (), {})
-            return state, {name: getattr(state, name) for name in FIELDS}
+            seen = {name: getattr(state, name) for name in FIELDS}
+            return state, {**seen, "step_size": state.adapt_state.step_size}
 
         return lax.scan(step, state, None, length=BLOCK)
 
@@ -204,7 +206,10 @@ def sample_chains(
             state, block = moves.advance(run.state)
             run = _Run(state, [*run.blocks, jax.tree.map(np.asarray, block)])
             if since := lessons.get(len(run.blocks)):
-                run = run._replace(state=moves.retune(state, for_chains(run.lesson(since), sampling.chains)))
+                metric = for_chains(run.lesson(since), sampling.chains)
+                run = run._replace(state=moves.retune(with_one_step_size(state), metric))
+            elif done < sampling.warmup <= done + BLOCK:
+                run = run._replace(state=with_one_step_size(state))
             if checkpoint and (time.monotonic() - saved > SECONDS_BETWEEN_SAVES or done + BLOCK >= total):
                 checkpoint.save(run.leaves())
                 saved = time.monotonic()
@@ -219,6 +224,13 @@ def with_energy(starts: Positions, energy: Energy) -> ParamInfo:
     each = [jax.tree.map(lambda leaf, i=i: leaf[i], starts) for i in range(chains)]
     found = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(energy(z) for z in each))
     return ParamInfo(starts, *found)
+
+
+def with_one_step_size(state: Any) -> Any:
+    """All chains with the step size that is the middle one of theirs."""
+    found = jnp.asarray(state.adapt_state.step_size)
+    shared = jnp.full_like(found, jnp.median(found))
+    return state._replace(adapt_state=state.adapt_state._replace(step_size=shared))
 
 
 def lesson_blocks(warmup: int) -> dict[int, int]:
