@@ -8,13 +8,16 @@ latencies, which the surface does not hold.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tslaw.fit.intervals import CensoredSummary, summarise_censored
+from tslaw.fit.over_draws import each_draw, over_draws
 from tslaw.fit.posterior import FamilyArm, Posterior, check_batch, problem_accuracy
 from tslaw.fit.vote_model import vote_accuracy, win_table
 from tslaw.memory import Accounting
@@ -82,9 +85,11 @@ def best_weight_bits(posterior: Posterior, batch: float = 1, accounting: Account
     arms = posterior.family_arms(accounting)
     widths = tuple(sorted({arm.weight_bits for arm in arms}))
     memory = memory_grid(posterior, arms, batch, 1)
-    curves = np.stack([_on_memory(posterior, arm, memory, batch) for arm in arms])
-    groups = np.array([widths.index(arm.weight_bits) for arm in arms])
-    return _winners(curves, groups, np.array([arm.weight for arm in arms]), widths, memory)
+    contenders = (
+        _Contender(_on_memory(posterior, arm, memory, batch), widths.index(arm.weight_bits), arm.weight)
+        for arm in sorted(arms, key=lambda arm: arm.weight_bits)
+    )
+    return _winners(contenders, widths, memory, posterior.n_draws)
 
 
 def best_voters(
@@ -103,16 +108,15 @@ def best_voters(
     memory = memory_grid(posterior, arms, batch, max(VOTERS))
     budgets = np.geomspace(posterior.budgets.min(), posterior.budgets.max(), N_BUDGETS)
     few = posterior.thinned(most_draws)
-    curves, groups, weights = [], [], []
-    for arm in arms:
-        accuracy = voted_accuracy(few, arm, budgets, VOTERS)
+    voted = [voted_accuracy(few, arm, budgets, VOTERS) for arm in arms]
+
+    def contenders() -> Iterator[_Contender]:
         for k, g in enumerate(VOTERS):
-            tokens = (memory - arm.weight / batch) / (arm.kv_per_token * g)
-            curves.append(_interpolated(accuracy[k], budgets, tokens))
-            groups.append(k)
-            weights.append(arm.weight)
-    options = tuple(float(g) for g in VOTERS)
-    return _winners(np.stack(curves), np.array(groups), np.array(weights), options, memory)
+            for arm, accuracy in zip(arms, voted, strict=True):
+                tokens = (memory - arm.weight / batch) / (arm.kv_per_token * g)
+                yield _Contender(_interpolated(accuracy[k], budgets, tokens), k, arm.weight)
+
+    return _winners(contenders(), tuple(float(g) for g in VOTERS), memory, few.n_draws)
 
 
 def voted_accuracy(
@@ -121,7 +125,8 @@ def voted_accuracy(
     """Accuracy of a measured arm's majority votes, with all that is its own: (voters, draw, budget)."""
     tables = tuple(jnp.asarray(win_table(g, posterior.wrong_spread)) for g in voters)
     x, bits = jnp.asarray(posterior.log_size(arm.model)), jnp.asarray(arm.weight_bits)
-    found = _voted(posterior.arm_draws(arm), x, bits, jnp.asarray(budgets, float), tables)
+    at = jnp.asarray(budgets, float)
+    found = over_draws(lambda draws: _voted(draws, x, bits, at, tables), posterior.arm_draws(arm))
     return np.asarray(found).transpose(1, 0, 2)
 
 
@@ -132,10 +137,11 @@ def _voted(
     """(draw, voters, budget); compiled once for all arms."""
 
     def one(draw: dict[str, jax.Array]) -> jax.Array:
-        p = problem_accuracy(draw, x, bits, budgets)
+        # Without the barrier the chances would be worked out anew for each number of votes.
+        p = jax.lax.optimization_barrier(problem_accuracy(draw, x, bits, budgets))
         return jnp.stack([vote_accuracy(p, table).mean(axis=-1) for table in tables])
 
-    return jax.lax.map(one, draws, batch_size=16)
+    return each_draw(one, draws)
 
 
 def memory_grid(posterior: Posterior, arms: list[FamilyArm], batch: float, samples: int) -> np.ndarray:
@@ -159,15 +165,29 @@ def _interpolated(accuracy: np.ndarray, budgets: np.ndarray, tokens: np.ndarray)
     budget, flat beyond the last."""
     position = np.interp(np.log(np.maximum(tokens, 1e-9)), np.log(budgets), np.arange(len(budgets)))
     k = np.minimum(position.astype(int), len(budgets) - 2)
-    value = accuracy[:, k] * (1 - (position - k)) + accuracy[:, k + 1] * (position - k)
+    part = (position - k).astype(accuracy.dtype)
+    value = accuracy[:, k] * (1 - part) + accuracy[:, k + 1] * part
     return np.maximum.accumulate(np.where(tokens >= budgets[0], value, -1.0), axis=1)
 
 
+class _Contender(NamedTuple):
+    """One configuration: its accuracy (draw, memory), -1 where it does not fit, the place of its option, and bytes of
+    weights."""
+
+    accuracy: np.ndarray
+    option: int
+    weight: float
+
+
 def _winners(
-    curves: np.ndarray, groups: np.ndarray, weights: np.ndarray, options: tuple[float, ...], memory: np.ndarray
+    contenders: Iterable[_Contender], options: tuple[float, ...], memory: np.ndarray, n_draws: int
 ) -> BestOption:
-    """The best of `curves` (configuration, draw, memory), by group; the first of equals, so the smaller option."""
-    order = np.argsort(groups, kind="stable")
-    best = order[curves[order].argmax(axis=0)]
-    fits = curves.max(axis=0) >= 0
-    return BestOption(options, memory, np.where(fits, groups[best], -1), np.where(fits, weights[best], np.nan))
+    """The best of all, one after the other, as together they are large; of equals the first."""
+    top = np.full((n_draws, len(memory)), -1.0)
+    best, weight = np.full(top.shape, -1), np.full(top.shape, np.nan)
+    for each in contenders:
+        better = each.accuracy > top
+        np.copyto(top, each.accuracy, where=better)
+        np.copyto(best, each.option, where=better)
+        np.copyto(weight, each.weight, where=better)
+    return BestOption(options, memory, best, weight)

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 
-Draws = Mapping[str, Any]
+ON_A_GPU = 64
+"""Draws at once on a GPU. A CPU takes one after the other: what one needs stays in its caches, which makes votes
+several times as fast."""
 
 
-def over_draws(function: Callable[[dict[str, np.ndarray]], Any], draws: Draws) -> Any:
-    """What the compiled `function` says of `draws`, (draw, ...) arrays by name, in whose order its results' first axis
-    is: on a CPU a part of the draws a core, for it lets go of Python while it computes."""
-    arrays = {name: np.asarray(values) for name, values in draws.items()}
-    n = len(next(iter(arrays.values())))
+def each_draw(function: Callable[[Any], Any], draws: Any) -> Any:
+    """`function` of one draw, for every one of `draws`, (draw, ...) arrays in mappings or tuples; to be compiled."""
+    return jax.lax.map(function, draws, batch_size=None if jax.default_backend() == "cpu" else ON_A_GPU)
+
+
+def over_draws(function: Callable[[Any], Any], draws: Any) -> Any:
+    """What the compiled `function` says of `draws`, (draw, ...) arrays in mappings or tuples, in whose order its
+    results' first axis is: on a CPU a part of the draws a core, for it lets go of Python while it computes."""
+    arrays = jax.tree.map(np.asarray, draws)
+    n = len(jax.tree.leaves(arrays)[0])
     parts = min(n, len(os.sched_getaffinity(0))) if jax.default_backend() == "cpu" else 1
     # Equally long, the last one filled up, so that there is one shape to compile for.
     places = np.minimum(np.arange(parts * -(-n // parts)), n - 1).reshape(parts, -1)
 
     def part(of: np.ndarray) -> Any:
-        return jax.tree.map(np.asarray, function({name: values[of] for name, values in arrays.items()}))
+        return jax.tree.map(np.asarray, function(jax.tree.map(lambda values: values[of], arrays)))
 
     with ThreadPoolExecutor(parts) as pool:
         found = list(pool.map(part, places))

@@ -15,6 +15,7 @@ from tslaw.errors import TslawError
 from tslaw.fit import surface
 from tslaw.fit.cache_terms import cache_terms, kinds_in, kinds_of, site_names
 from tslaw.fit.model import POPULATION
+from tslaw.fit.over_draws import each_draw, over_draws
 from tslaw.memory import Accounting, kv_bytes_per_token, n_params, weight_bytes
 from tslaw.policy import FULL, KVPolicy
 from tslaw.shape import ModelShape
@@ -155,7 +156,8 @@ class Posterior:
     def arm_accuracy(self, arm: FamilyArm, budgets: np.ndarray) -> np.ndarray:
         """Accuracy of a measured arm, with its own misfit, effects and lengths: (draw, budget)."""
         x, bits = jnp.asarray(self.log_size(arm.model)), jnp.asarray(arm.weight_bits)
-        return np.asarray(_arm_accuracy(self.arm_draws(arm), x, bits, jnp.asarray(budgets, float)))
+        at = jnp.asarray(budgets, float)
+        return np.asarray(over_draws(lambda draws: _arm_accuracy(draws, x, bits, at), self.arm_draws(arm)))
 
     def accuracy(
         self,
@@ -181,7 +183,8 @@ class Posterior:
         own = {"misfit": misfit, **dict(zip(surface.TRAITS, traits, strict=True))}
         draws = self.population_draws() | {k: jnp.broadcast_to(jnp.asarray(v), self.n_draws) for k, v in own.items()}
         draws |= cache or {}
-        return np.asarray(_accuracy(draws, float(x), float(weight_bits), jnp.asarray(budgets, float)))
+        at = jnp.asarray(budgets, float)
+        return np.asarray(over_draws(lambda some: _accuracy(some, float(x), float(weight_bits), at), draws))
 
 
 def check_batch(batch: float) -> None:
@@ -206,7 +209,7 @@ def problem_accuracy(draw: dict[str, Any], x: Array, bits: Array, budgets: Array
 
 @jax.jit
 def _arm_accuracy(draws: dict[str, Any], x: Array, bits: Array, budgets: Array) -> Array:
-    return jax.lax.map(lambda d: problem_accuracy(d, x, bits, budgets).mean(axis=-1), draws, batch_size=64)
+    return each_draw(lambda draw: problem_accuracy(draw, x, bits, budgets).mean(axis=-1), draws)
 
 
 @jax.jit
@@ -222,4 +225,4 @@ def _accuracy(draws: dict[str, Any], x: Array, bits: Array, budgets: Array) -> A
         solved = surface.solved_by(draw, slack[:, None], longer, x, bits, own_lengths=True, traits=traits, cache=cache)
         return surface.accuracy(solved @ q / len(q), draw["guess"], surface.slip_rate(draw, x, traits.slip))
 
-    return jax.lax.map(one, draws, batch_size=64)
+    return each_draw(one, draws)

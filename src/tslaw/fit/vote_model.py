@@ -74,13 +74,18 @@ def maj_at_g(p: np.ndarray, spread: np.ndarray, g: int) -> np.ndarray:
 
 
 def vote_accuracy(p: Any, table: Any) -> Any:
-    """The same from a `win_table` (problem, g + 1); NumPy and JAX arrays alike."""
+    """The same from a `win_table` (problem, g + 1); NumPy and JAX arrays alike.
+
+    By Horner's rule in the odds of the rarer of right and wrong: all terms are positive and no power underflows.
+    """
     g = table.shape[-1] - 1
-    powers, total = p, 0.0
-    for m in range(1, g + 1):
-        total = total + comb(g, m) * table[:, m] * powers * (1 - p) ** (g - m)
-        powers = powers * p
-    return total
+    mostly_right = p > 0.5
+    rarer = p + mostly_right * (1 - 2 * p)
+    odds, total = rarer / (1 - rarer), 0.0
+    for k in range(g, -1, -1):
+        if_wrong, if_right = comb(g, k) * table[:, k], comb(g, k) * table[:, g - k]
+        total = total * odds + (if_wrong + mostly_right * (if_right - if_wrong))
+    return total * (1 - rarer) ** g
 
 
 def wrong_spread(answer: np.ndarray, correct: np.ndarray) -> np.ndarray:
