@@ -25,7 +25,7 @@ from tslaw.policy import FULL, KVPolicy
 
 CONTROL = "random"
 KINDS = ("full", "rounding", "eviction", "both")
-N_MEMORIES, N_BUDGETS = 60, 24
+N_MEMORIES, N_BUDGETS = 60, 40
 
 
 def kind_name(policy: KVPolicy) -> str:
