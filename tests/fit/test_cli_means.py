@@ -22,6 +22,7 @@ def test_a_table_is_fitted_asked_and_learned_from(tslaw, tmp_path, monkeypatch) 
     short = ("--chains", "2", "--samples", "50", "--task", "AIME24")
     status, text, err = tslaw("fit", table, "--out", out, *short)
     assert status == 1, "too short to pass"
+    assert "try more --samples (particles)" in err
     assert "AIME24: 6 published means of 6 arms" in err
     assert "note: AIME24: every mean is at one budget (38912 tokens)" in text
     assert "all weights have 16 bits" in text
@@ -54,6 +55,14 @@ def test_a_table_is_fitted_asked_and_learned_from(tslaw, tmp_path, monkeypatch) 
     assert status == 2
     assert "the same data would count twice" in err
     assert not (tmp_path / "again.nc").exists()
+
+
+def test_options_of_nuts_are_refused(tslaw, tmp_path) -> None:
+    options = ("--out", tmp_path / "q.nc", "--warmup", 9, "--target-accept", 0.9)
+    status, out, err = tslaw("fit", PUBLISHED / "qwen3.csv", *options)
+    assert (status, out) == (2, "")
+    assert "--warmup, --target-accept is for NUTS, and published means are sampled by particles" in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_fit_made_before_forgetting_was_recorded_says_so(tslaw, tmp_path) -> None:

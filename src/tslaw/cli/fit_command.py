@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,8 +120,11 @@ def command(
 
     refuse_existing(out, overwrite)
     load = reader(files, compressed_kv)
+    means = means_only(files)
     if quick:
-        refuse_nuts_options(context)
+        refuse_options(context, ("chains", "warmup", "target_accept", "pool"), "sampling, and --quick does not sample")
+    elif means:
+        refuse_options(context, ("warmup", "target_accept"), "NUTS, and published means are sampled by particles")
     from tslaw.fit import infer
 
     infer.prepare_jax(1 if quick else chains)
@@ -139,7 +142,7 @@ def command(
         sampling = infer.Sampling(chains=chains, warmup=warmup, samples=samples, seed=seed, target_accept=target_accept)
         how = f"NUTS, from a MAP start: {chains} chains of {warmup} + {samples} iterations "
         how += "for all tasks together" if pool else "a task"
-        if means_only(files):
+        if means:
             how = f"sequential Monte Carlo: {chains} islands of {samples} particles a task"
     typer.echo(how, err=True)
     say, keep = functools.partial(typer.echo, err=True), None if quick else out
@@ -150,9 +153,8 @@ def command(
     report(tree)
     print(f"{'approximate ' if quick else ''}fit written to {out}")
     if not quick and not int(tree.attrs["passed"]):
-        print(
-            "error: the fit failed its diagnostics and is marked so; try more --warmup and --samples.", file=sys.stderr
-        )
+        more = "--samples (particles)" if means else "--warmup and --samples"
+        print(f"error: the fit failed its diagnostics and is marked so; try more {more}.", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -167,21 +169,17 @@ def announce_left_out(tasks: list[Any]) -> None:
             )
 
 
-def refuse_nuts_options(context: typer.Context) -> None:
-    """Raise TslawError when options that only NUTS has were given."""
+def refuse_options(context: typer.Context, names: Sequence[str], purpose: str) -> None:
+    """Raise TslawError when any of these options was given, whose `purpose` is another one."""
     from tslaw.errors import TslawError
 
     given = [
         f"--{name.replace('_', '-')}"
-        for name in ("chains", "warmup", "target_accept", "pool")
+        for name in names
         if getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"
     ]
     if given:
-        raise TslawError(
-            f"{', '.join(given)} is for sampling, and --quick does not sample.",
-            where="--quick",
-            fix="leave one or the other out",
-        )
+        raise TslawError(f"{', '.join(given)} is for {purpose}.", where="tslaw fit", fix="leave it out")
 
 
 def means_only(files: list[Path]) -> bool:
