@@ -58,7 +58,7 @@ def test_a_table_is_fitted_asked_and_learned_from(tslaw, tmp_path, monkeypatch) 
 
 
 def test_options_of_nuts_are_refused(tslaw, tmp_path) -> None:
-    options = ("--out", tmp_path / "q.nc", "--warmup", 9, "--target-accept", 0.9)
+    options = ("--out", tmp_path / "q.nc", "--warmup", 90, "--target-accept", 0.9)
     status, out, err = tslaw("fit", PUBLISHED / "qwen3.csv", *options)
     assert (status, out) == (2, "")
     assert "--warmup, --target-accept is for NUTS, and published means are sampled by particles" in err
