@@ -76,12 +76,11 @@ def cache_frontier(posterior: Posterior, batch: float = 1, accounting: Accountin
     memory = np.geomspace(least, most, N_MEMORIES)
     best: dict[str, np.ndarray] = {}
     for arm in arms:
-        acts = budgets > (arm.policy.retain or 0)
-        if not acts.any():
+        acting = budgets[budgets > (arm.policy.retain or 0)]
+        if not len(acting):
             continue
-        accuracy = posterior.arm_accuracy(arm, budgets)[:, acts]
-        cost = arm.weight / batch + cache_bytes(arm, budgets[acts])
-        found = _affordable(accuracy, cost, memory)
+        cost = arm.weight / batch + cache_bytes(arm, acting)
+        found = _affordable(posterior.arm_accuracy(arm, acting), cost, memory)
         name = kind_name(arm.policy)
         best[name] = np.maximum(best[name], found) if name in best else found
     return CacheFrontier(memory, best)
