@@ -1,15 +1,19 @@
-"""JAX as `tslaw fit` runs it (64 bits, chains side by side), and one small real fit that the slower tests share."""
+"""JAX as `tslaw fit` runs it (64 bits, chains side by side), compiling nothing twice, and one small real fit that the
+slower tests share."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -27,10 +31,30 @@ prepare_jax(2)
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All that asks the shared fit runs on one worker, so that it is fitted once."""
+    """All that asks the shared fit runs on one worker, so that it is fitted once, and waits for it."""
     for item in items:
         if "program_run" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("shared fit"))
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What any worker compiled in this run of the tests none compiles again: most of their time is XLA's."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for values in (settings, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # what was compiled while tests were collected decided that there is none
+        if values is settings:
+            yield
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from cache_truths import cache_template, cache_truth
 from numpyro import handlers
 from simulated import posterior_of
-from test_means import empty_means, means_of, population
+from test_means import empty_means, means_of, moments_of, population
 
 from tslaw.errors import TslawError
 from tslaw.fit import means_infer
@@ -79,11 +79,9 @@ def test_a_fit_of_means_is_read_like_any_other(family, path: Path) -> None:
     arms = {a.model: a for a in posterior.family_arms("checkpoint") if a.weight_bits == 4}
     found = posterior.arm_accuracy(arms["Qwen3-4B"], np.array([32000.0]))
     r = data.arms.index("Qwen3-4B:w4:full")
-    from tslaw.fit.means_model import report_moments
-
     assert posterior.params["model_slip"].shape == (400, 6)
-    draw = {n: jax.numpy.asarray(posterior.params[n][7]) for n in (*POPULATION, "misfit")}
-    assert found[7, 0] == pytest.approx(float(report_moments(draw, data, pseudo_problems()).mean[r]), abs=1e-5)
+    draw = {n: posterior.params[n][7] for n in (*POPULATION, "misfit")}
+    assert found[7, 0] == pytest.approx(float(moments_of(draw, data, pseudo_problems()).mean[r]), abs=1e-5)
 
 
 def test_what_belongs_to_a_task_is_not_taken_to_another(family, path: Path) -> None:
@@ -119,7 +117,7 @@ def test_the_prior_draws_what_was_borrowed(family, path: Path) -> None:
         with handlers.seed(rng_seed=key):
             return sample_population(prior, np.array([1000.0, 4000.0, 16000.0]), 0.25)
 
-    drawn = jax.vmap(one)(jax.random.split(jax.random.PRNGKey(0), 4000))
+    drawn = jax.jit(jax.vmap(one))(jax.random.split(jax.random.PRNGKey(0), 4000))
     alpha = np.log(drawn["alpha"] / logit_unit(drawn["sd_difficulty"]))
     kept = np.log(drawn["kept"]) - np.log1p(-drawn["kept"])
     for name, values in (("alpha_rel", alpha), ("kept", kept), ("gamma_w", drawn["gamma_w"])):
@@ -175,7 +173,7 @@ def test_costs_of_the_caches_that_both_have_are_borrowed(path: Path) -> None:
         with handlers.seed(rng_seed=key):
             return sample_parameters(cache_template(4), Prior(borrowed=found))
 
-    drawn = jax.vmap(one)(jax.random.split(jax.random.PRNGKey(0), 2000))
+    drawn = jax.jit(jax.vmap(one))(jax.random.split(jax.random.PRNGKey(0), 2000))
     rkv, streaming = (np.asarray(drawn[name]) for name in ("found_rkv", "found_streaming"))
     assert np.log(rkv).mean() == pytest.approx(found["found_rkv"].location, abs=0.06)
     assert np.log(rkv).std() == pytest.approx(found["found_rkv"].scale, rel=0.06)
@@ -277,10 +275,7 @@ def _posterior_of(data: MeansData, draws: Draws):
 
 
 def _true(truth: dict[str, np.ndarray], data: MeansData, arm: int) -> float:
-    from tslaw.fit.means_model import report_moments
-
-    params = {k: jax.numpy.asarray(v) for k, v in truth.items()}
-    return float(report_moments(params, data, pseudo_problems(1024)).mean[arm])
+    return float(moments_of(truth, data, pseudo_problems(1024)).mean[arm])
 
 
 def test_every_site_of_the_default_prior_can_be_borrowed(family) -> None:

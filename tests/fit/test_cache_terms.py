@@ -37,10 +37,11 @@ def test_found_by_is_the_integral_over_lengths(kept, exponent) -> None:
 
 def test_found_by_stays_finite_far_outside() -> None:
     """Nothing overflows where a large factor meets a small probability, nor does the slope."""
+    slope_of = jax.jit(jax.value_and_grad(cache_terms.found_by, argnums=3))
     for slack, kept in ((30.0, 29.0), (-30.0, 29.0), (30.0, -30.0)):
         for dtype in (jnp.float32, jnp.float64):
             args = [jnp.asarray(v, dtype) for v in (slack, kept, 0.2, 6.0)]
-            value, slope = jax.value_and_grad(lambda e, a=args: cache_terms.found_by(*a[:3], e))(args[3])
+            value, slope = slope_of(*args)
             assert np.isfinite([float(value), float(slope)]).all()
             assert 0.0 <= float(value) <= 1.0
 
@@ -108,7 +109,7 @@ def test_full_caches_are_untouched_by_others_beside_them(task) -> None:
 def test_cells_against_integrals_and_every_path(task) -> None:
     """The whole path from parameters to the likelihood of trajectories thought with compressed caches."""
     data, truth, correct = task
-    found = np.asarray(cell_log_likelihood({k: jnp.asarray(v) for k, v in truth.items()}, data))
+    found = np.asarray(jax.jit(lambda p: cell_log_likelihood(p, data))({k: jnp.asarray(v) for k, v in truth.items()}))
     log_budgets = np.log(data.budgets)
     points = np.exp([2 * log_budgets[0] - log_budgets[1], *log_budgets])
     for i, policy in enumerate(data.kv_policies):
@@ -159,9 +160,10 @@ def test_cells_against_integrals_and_every_path(task) -> None:
 def test_every_node_agrees_with_the_likelihood_of_that_length(task) -> None:
     data, truth, _ = task
     grid, params = length_grid(data.budgets), as_params(truth, data)
-    found = np.asarray(cells_by_own_length(params, data, grid, row_table(data), params["effect"]))
+    found = np.asarray(jax.jit(lambda p: cells_by_own_length(p, data, grid, row_table(data), p["effect"]))(params))
+    each = jax.jit(lambda p: cell_log_likelihood(p, data))
     for g in range(0, len(grid.log_length), 7):
-        cells = np.asarray(cell_log_likelihood(as_params(at_length(truth, grid.log_length[g]), data), data))
+        cells = np.asarray(each(as_params(at_length(truth, grid.log_length[g]), data)))
         assert found[:, :, g] == pytest.approx(cells.T, rel=1e-5, abs=1e-3)
 
 
@@ -169,7 +171,7 @@ def test_every_parameter_takes_effect(task) -> None:
     data, truth, _ = task
     grid, rows = length_grid(data.budgets), row_table(data)
     params = as_params(truth, data)
-    gradient = jax.grad(lambda p: jnp.sum(problem_log_likelihood(p, data, grid, rows)))(params)
+    gradient = jax.jit(jax.grad(lambda p: jnp.sum(problem_log_likelihood(p, data, grid, rows))))(params)
     for name in (*cache_terms.site_names(data.cache_kinds), "kv_misfit"):
         slope = np.asarray(gradient[name])
         assert np.isfinite(slope).all(), name

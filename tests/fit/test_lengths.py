@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
@@ -67,10 +68,11 @@ def at_length(truth: Truth, log_length: float) -> Truth:
 def test_every_node_agrees_with_the_likelihood_of_that_length(task) -> None:
     data, truth = task
     grid, params = length_grid(data.budgets), as_params(truth, data)
-    found = np.asarray(cells_by_own_length(params, data, grid, row_table(data), params["effect"]))
+    found = np.asarray(jax.jit(lambda p: cells_by_own_length(p, data, grid, row_table(data), p["effect"]))(params))
     assert found.shape == (N_PROBLEMS, N_ARMS, len(grid.log_length))
+    each = jax.jit(lambda p: cell_log_likelihood(p, data))
     for g, log_length in enumerate(grid.log_length):
-        cells = np.asarray(cell_log_likelihood(as_params(at_length(truth, log_length), data), data))
+        cells = np.asarray(each(as_params(at_length(truth, log_length), data)))
         assert found[:, :, g] == pytest.approx(cells.T, rel=1e-6, abs=1e-4)
 
 
@@ -79,10 +81,10 @@ def test_an_arms_own_length_is_summed_out_of_every_cell(task) -> None:
     data, truth = task
     grid, params = length_grid(data.budgets), as_params(truth, data)
     rows = row_table(data)
-    own = np.asarray(cells_by_own_length(params, data, grid, rows, params["effect"]), float)
+    own = np.asarray(jax.jit(lambda p: cells_by_own_length(p, data, grid, rows, p["effect"]))(params), float)
     kernel = np.asarray(own_length_kernel(params, grid))
     assert kernel.sum(axis=1) == pytest.approx(1.0)
-    found = np.asarray(cells_by_length(params, data, grid, rows, params["effect"]))
+    found = np.asarray(jax.jit(lambda p: cells_by_length(p, data, grid, rows, p["effect"]))(params))
     for g in range(0, len(grid.log_length), 5):
         assert found[:, :, g] == pytest.approx(logsumexp(own, axis=2, b=kernel[g]), abs=1e-4)
     assert found[0, 2] == pytest.approx(0.0, abs=1e-6)  # not measured
@@ -96,7 +98,8 @@ def test_the_sum_agrees_with_an_integral_over_lengths(task) -> None:
     """A much finer and much wider grid, the normal densities written out: the marginal likelihood of every problem."""
     data, truth = task
     params = as_params(truth, data)
-    found = np.asarray(problem_log_likelihood(params, data, length_grid(data.budgets), row_table(data)))
+    grid, rows = length_grid(data.budgets), row_table(data)
+    found = np.asarray(jax.jit(lambda p: problem_log_likelihood(p, data, grid, rows))(params))
     lengths = np.linspace(truth["mu0"] - 5, truth["mu0"] + 5, 801)
     step = lengths[1] - lengths[0]
     each = jax.jit(
@@ -142,10 +145,11 @@ def test_lengths_are_drawn_from_their_distribution_given_the_rest(task) -> None:
     drawn = draw_lengths(posterior, data, seed=0)
     assert drawn.length.shape == (chains, draws, N_PROBLEMS)
     assert drawn.own_length.shape == (chains, draws, N_ARMS, N_PROBLEMS)
-    cells = np.asarray(cells_by_length(params, data, grid, rows, params["effect"]))
+    cells = np.asarray(jax.jit(lambda p: cells_by_length(p, data, grid, rows, p["effect"]))(params))
     joint = np.asarray(log_prior_length(params, grid)) + cells.sum(axis=1)
     node_p = softmax(joint, axis=1)
-    own_cells = np.asarray(cells_by_own_length(params, data, grid, rows, params["effect"]), float)
+    own_cells = jax.jit(lambda p: cells_by_own_length(p, data, grid, rows, p["effect"]))(params)
+    own_cells = np.asarray(own_cells, float)
     log_kernel = np.log(np.maximum(np.asarray(own_length_kernel(params, grid)), 1e-300))
     for j in range(N_PROBLEMS):
         centre = truth["mu0"] + truth["rho"] * truth["difficulty"][j]
@@ -194,7 +198,6 @@ def test_what_is_left_out_is_what_leaving_it_out_changes(task) -> None:
     without."""
     data, truth = task
     params = as_params(truth, data)
-    grid = length_grid(data.budgets)
     few = {name: np.broadcast_to(v, (1, 2, *np.shape(v))) for name, v in truth.items()}
     spread = {"model_effect": "sd_effect", "quantization_effect": "sd_effect_w"}
     # where the quadrature has its nodes: about as wide as the priors
@@ -206,20 +209,26 @@ def test_what_is_left_out_is_what_leaving_it_out_changes(task) -> None:
     assert found.shape == (2, N_PROBLEMS)
     drawn = {n: around[n][0, 0] for n in spread}
     model = data.model_index()
+    each = jax.jit(problem_by_effect(params, data))
     share = np.array([damage(truth, b) for b in data.weight_bits])[:, None]
     own = drawn["model_effect"][model] + share * drawn["quantization_effect"][model]
     z = np.linspace(-4, 4, 21)
     weight = norm.pdf(z) / norm.pdf(z).sum()
     for m in range(2):
         less = without(data, np.flatnonzero(model == m))
-        base = np.asarray(problem_log_likelihood(params | {"effect": jnp.asarray(own)}, less, grid, row_table(less)))
+        base = np.asarray(jax.jit(problem_by_effect(params, less))(jnp.asarray(own)))
         total = []
-        each = jax.jit(lambda e: problem_log_likelihood(params | {"effect": e}, data, grid, row_table(data)))
         for a, b in itertools.product(range(len(z)), repeat=2):
             effect = float(truth["sd_effect"]) * z[a] + share * float(truth["sd_effect_w"]) * z[b]
             changed = np.where((model == m)[:, None], effect, own)
             total.append(np.asarray(each(jnp.asarray(changed))) + np.log(weight[a] * weight[b]))
         assert found[m] == pytest.approx(logsumexp(total, axis=0) - base, abs=0.03)
+
+
+def problem_by_effect(params: dict[str, jax.Array], data: TaskData) -> Callable[[jax.Array], jax.Array]:
+    """The likelihood of every problem, from the arms' own effects."""
+    grid, rows = length_grid(data.budgets), row_table(data)
+    return lambda effect: problem_log_likelihood(params | {"effect": effect}, data, grid, rows)
 
 
 def without(data: TaskData, arms: np.ndarray) -> TaskData:

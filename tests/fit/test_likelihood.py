@@ -106,7 +106,8 @@ def test_a_decay_that_underflows_has_a_slope() -> None:
         patterns = np.array([[[1, 0, 1], [0, 0, 1]]])
         return jnp.log(likelihood.probe_probabilities(patterns, jnp.asarray(0.1), jnp.asarray([0.1]), relapse)).sum()
 
-    at_once, soon = (jax.value_and_grad(total)(jnp.asarray(log_rate)) for log_rate in (8.0, 4.0))
+    slope_of = jax.jit(jax.value_and_grad(total))
+    at_once, soon = (slope_of(jnp.asarray(log_rate)) for log_rate in (8.0, 4.0))
     assert at_once[0] == pytest.approx(float(soon[0]), abs=1e-9)
     assert float(at_once[1]) == 0.0
 
@@ -120,9 +121,9 @@ def test_single_precision_is_exact_to_its_rounding_where_little_is_lost() -> Non
         return likelihood.probe_probabilities(patterns, values[0], values[1:2], relapse, dtype)
 
     values = jnp.asarray([0.01, 1e-6, 1e-6, 3e-6, 1e-6, 2e-6, 0.4])
-    single, double = (np.asarray(found(values, dtype), float) for dtype in (jnp.float32, float))
+    single, double = (np.asarray(jax.jit(found, static_argnums=1)(values, d), float) for d in (jnp.float32, float))
     assert single == pytest.approx(double, rel=3e-6)
-    slopes = [jax.grad(lambda v, d=dtype: jnp.sum(found(v, d)))(values) for dtype in (jnp.float32, float)]
+    slopes = [jax.jit(jax.grad(lambda v, d=dtype: jnp.sum(found(v, d))))(values) for dtype in (jnp.float32, float)]
     assert np.asarray(slopes[0]) == pytest.approx(np.asarray(slopes[1]), rel=1e-5, abs=1e-4)
 
 
@@ -148,7 +149,7 @@ def test_cells_of_a_simulated_task_against_surface_and_loops(shared) -> None:
     correct[1, 2, 3:] = -2
     data = with_outcomes(data, correct, shared)
     assert shared or ((data.patterns >= 0).sum(axis=1) == 1).all()
-    found = np.asarray(cell_log_likelihood({k: jnp.asarray(v) for k, v in truth.items()}, data))
+    found = np.asarray(jax.jit(lambda p: cell_log_likelihood(p, data))({k: jnp.asarray(v) for k, v in truth.items()}))
     chain = relapse_chain({k: jnp.asarray(v) for k, v in truth.items()}, data)
     certain = truth | {"guess": 0.0, "slip0": -700.0, "relapse0": np.asarray(-700.0)}
     for i, j in np.ndindex(found.shape):

@@ -15,16 +15,21 @@ from simulated import draw_truth, template
 from reference import surface_reference as reference
 from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_left_out import left_out_reports
-from tslaw.fit.means_model import report_error, report_moments
+from tslaw.fit.means_model import Moments, report_error, report_moments
 from tslaw.fit.model import POPULATION
 from tslaw.fit.pseudo_problems import AXES, effects, pseudo_problems
 
 MODELS = ("Qwen3-1.7B", "Qwen3-4B", "Qwen3-14B")
 
 
+def moments_of(truth: dict[str, np.ndarray], data: MeansData, points: np.ndarray) -> Moments:
+    """`report_moments`, compiled as a whole."""
+    return jax.jit(lambda params: report_moments(params, data, points))({k: jnp.asarray(v) for k, v in truth.items()})
+
+
 def means_of(truth: dict[str, np.ndarray], data: MeansData, seed: int) -> MeansData:
     """The data with reports drawn from the truth."""
-    mean, within, _ = report_moments({k: jnp.asarray(v) for k, v in truth.items()}, data, pseudo_problems(256))
+    mean, within, _ = moments_of(truth, data, pseudo_problems(256))
     noise = np.random.default_rng(seed).standard_normal(len(data.report_arm))
     drawn = np.asarray(mean) + np.asarray(report_error(within, data.report_answers)) * noise
     return replace(data, report_accuracy=np.clip(drawn, 0.0, 1.0))
@@ -86,7 +91,7 @@ def test_pseudo_problems_average_as_many_real_ones_do(seed: int) -> None:
     """64 points are as good as 200,000 random problems to half a point of accuracy, every arm and budget."""
     data = empty_means(budgets=(4000, 32000))
     truth = population(seed, data)
-    mean, within, _ = report_moments({k: jnp.asarray(v) for k, v in truth.items()}, data, pseudo_problems())
+    mean, within, _ = moments_of(truth, data, pseudo_problems())
     for r, (arm, budget) in enumerate(zip(data.report_arm, data.report_budget, strict=True)):
         expected = brute_force(truth, data, arm, data.budgets[budget], 200_000)
         assert float(mean[r]) == pytest.approx(expected[0], abs=0.005)
@@ -98,7 +103,7 @@ def test_points_are_worth_what_the_population_says() -> None:
     assert points.shape == (len(AXES), 1024)
     params = {"sd_difficulty": 2.0, "sd_length": 0.3, "sd_effect": 1.0, "sd_effect_w": 0.5}
     params |= {"own_length_share": 0.25, "own_length_spread": 0.4}
-    found = effects({k: jnp.asarray(v) for k, v in params.items()}, points)
+    found = jax.jit(lambda p: effects(p, points))({k: jnp.asarray(v) for k, v in params.items()})
     for name, spread in (("difficulty", 2.0), ("length", 0.3), ("model_effect", 1.0), ("quantization_effect", 0.5)):
         assert float(found[name].mean()) == pytest.approx(0.0, abs=1e-6)
         assert float(found[name].std()) == pytest.approx(spread, rel=0.01)
@@ -121,7 +126,7 @@ def test_own_lengths_are_smooth_in_their_share() -> None:
         return jnp.square(own_lengths(params, points[AXES.index("own_length")])).sum()
 
     shares = np.linspace(0.01, 0.99, 197)
-    values, slopes = jax.vmap(jax.value_and_grad(total))(jnp.asarray(shares))
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(total)))(jnp.asarray(shares))
     assert np.isfinite(slopes).all()
     assert np.abs(np.diff(values)).max() < 1.5
     assert (np.diff(values)[1:] > 0).all()
@@ -135,8 +140,7 @@ def test_left_out_reports_are_what_gaussian_conditioning_says() -> None:
     data = means_of(truth, data, 0)
     draws = {name: np.broadcast_to(value, (1, 1, *np.shape(value))) for name, value in truth.items()}
     found = left_out_reports(draws, data, pseudo_problems())[0, 0]
-    params = {k: jnp.asarray(v) for k, v in truth.items()}
-    mean, within, slope = (np.asarray(a) for a in report_moments(params, data, pseudo_problems()))
+    mean, within, slope = (np.asarray(a) for a in moments_of(truth, data, pseudo_problems()))
     share = np.array([reference.damage(truth, b) for b in data.weight_bits])
     n = len(found)
     covariance = np.zeros((n, n))

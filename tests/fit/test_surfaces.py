@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -73,13 +74,14 @@ def logit_of(truth: dict, data: TaskData) -> np.ndarray:
 
 
 def test_the_plain_likelihood_is_that_of_trajectories_one_by_one(small) -> None:
+    of_pairs = jax.jit(lambda *of: log_likelihood_of_pairs(*of, small))
     for spread in (0.5, 2.0, 4.0):
         truth = plain_truth(small, 2) | {"guess": 0.1, "sd_trajectory": spread}
         logit = logit_of(truth, small)
         params = {name: jnp.asarray(value, float) for name, value in truth.items()}
         whole = PLAIN.logit(params, small) + params["model_effect"][small.model_index()][..., None]
         assert np.asarray(whole) == pytest.approx(logit)
-        found = log_likelihood_of_pairs(whole, params["guess"], params["sd_trajectory"], small)
+        found = of_pairs(whole, params["guess"], params["sd_trajectory"])
         expected = slow_pairs(small, logit, 0.1, spread)
         assert np.asarray(found) == pytest.approx(expected, abs=0.02)
         assert found[1, 3] == 0.0, "nothing was measured there"
@@ -112,14 +114,12 @@ def test_leaving_a_pair_out_integrates_its_effect_over_the_prior(small) -> None:
     found = PLAIN.left_out_log_likelihood(posterior, small)
     assert found.shape == (1, 2, 2, 4)
     z = np.linspace(-5, 5, 201)
+    of_pairs = jax.jit(lambda *of: log_likelihood_of_pairs(*of, small, float))
     for truth, row in zip(truths, found[0], strict=True):
         params = {name: jnp.asarray(value, float) for name, value in truth.items()}
         base = np.asarray(PLAIN.logit(params, small))
         each = [
-            log_likelihood_of_pairs(
-                jnp.asarray(base + truth["sd_effect"] * at), params["guess"], params["sd_trajectory"], small, float
-            )
-            for at in z
+            of_pairs(jnp.asarray(base + truth["sd_effect"] * at), params["guess"], params["sd_trajectory"]) for at in z
         ]
         weight = norm.logpdf(z) + np.log(z[1] - z[0])
         assert row == pytest.approx(logsumexp(np.array(each) + weight[:, None, None], axis=0), abs=0.02)
@@ -193,8 +193,6 @@ def test_what_is_no_surface_is_refused(small, tmp_path) -> None:
 
 
 def test_a_start_without_density_is_refused(small) -> None:
-    import jax
-
     bad = PLAIN.start(small) | {"rise": np.inf}
     with pytest.raises(TslawError, match="not finite where"):
         unconstrained_start(PLAIN.model, small, bad, jax.random.PRNGKey(0))

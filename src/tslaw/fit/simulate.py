@@ -88,20 +88,24 @@ def simulate_task(template: TaskData, truth: Mapping[str, np.ndarray], samples: 
     """
     from dataclasses import replace
 
+    import jax
     import jax.numpy as jnp
 
     from tslaw.fit import surface
     from tslaw.fit.lengths import arm_traits, relapse_chain
     from tslaw.fit.model import state_table
 
-    params = {k: jnp.asarray(v) for k, v in truth.items()}
-    states = np.asarray(state_table(params, template))
-    slip = np.asarray(surface.slip_rate(params, jnp.asarray(template.log_size), arm_traits(params, template).slip))
+    @jax.jit  # one by one, its operations take several times as long to compile
+    def of(params: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array, Relapse]:
+        slip = surface.slip_rate(params, jnp.asarray(template.log_size), arm_traits(params, template).slip)
+        return state_table(params, template), slip, relapse_chain(params, template)
+
+    found = of({k: jnp.asarray(v) for k, v in truth.items()})
+    states, slip, chain = jax.tree.map(np.asarray, found)
     n_arms, n_problems, n_states = states.shape
     flat = np.repeat(states.reshape(-1, n_states), samples, axis=0)
     arm = np.repeat(np.arange(n_arms), n_problems * samples)
-    each = relapse_chain(params, template).of(arm)
-    correct = simulate_patterns(flat, float(truth["guess"]), slip[arm], each, np.random.default_rng(seed))
+    correct = simulate_patterns(flat, float(truth["guess"]), slip[arm], chain.of(arm), np.random.default_rng(seed))
     correct = correct.reshape(n_arms, n_problems, samples, n_states - 1)
     patterns, arm, problem, pattern, count = distinct_rows(correct, shared=True)
     return replace(template, patterns=patterns, row_arm=arm, row_problem=problem, row_pattern=pattern, row_count=count)

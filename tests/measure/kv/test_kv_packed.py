@@ -106,6 +106,8 @@ def interpreted(tmp_path_factory):
     return json.loads(out.read_text())
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("kv-packed-cases")  # or both workers would run them all
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", CASES)
 def test_the_kernels_do_what_is_written_down_slowly(interpreted, name, kernel):
@@ -115,6 +117,7 @@ def test_the_kernels_do_what_is_written_down_slowly(interpreted, name, kernel):
     assert seen["changed"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_long_sequences_decode_as_plain_attention_on_rounded_values_says(tmp_path, kernel):
     out = tmp_path / "long.json"
