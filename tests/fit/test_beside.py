@@ -65,6 +65,7 @@ def test_the_worst_of_a_kind_is_named() -> None:
     assert row(crossovers)[2] == "not known"
 
 
+@pytest.mark.slow
 def test_all_that_a_fit_reports_is_compared() -> None:
     data = template(4, (16, 8, 4), (1000, 4000, 16000), ("Qwen3-1.7B", "Qwen3-4B", "Qwen3-14B"))
     found = reported(posterior_of([draw_truth(seed, data) for seed in range(3)], data))

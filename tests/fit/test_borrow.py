@@ -28,6 +28,8 @@ from tslaw.fit.pseudo_problems import pseudo_problems
 from tslaw.fit.surface import ability, relapse_rate, slip_rate
 from tslaw.policy import parse_kv_policy
 
+pytestmark = pytest.mark.slow
+
 ALL_SIZES = ("Qwen3-0.6B", "Qwen3-1.7B", "Qwen3-4B", "Qwen3-8B", "Qwen3-14B", "Qwen3-32B")
 SPREAD = 0.15
 """How well the earlier fit knows everything: by this on the unconstrained scale."""

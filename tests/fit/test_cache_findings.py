@@ -27,6 +27,7 @@ POSTERIOR = posterior_of(TRUTHS, DATA)
 TOKENS = np.unique(np.concatenate([np.geomspace(1000, 16000, 40), DATA.budgets]))
 
 
+@pytest.mark.slow
 def test_the_best_of_every_kind_is_that_of_the_configurations_that_fit() -> None:
     found = cache_frontier(POSTERIOR, batch=2)
     expected = {kind: np.full((3, len(found.memory)), -1.0) for kind in KINDS}

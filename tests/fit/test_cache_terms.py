@@ -86,6 +86,7 @@ def task():
     return with_outcomes(empty, correct, shared=True), truth, correct
 
 
+@pytest.mark.slow
 def test_full_caches_are_untouched_by_others_beside_them(task) -> None:
     """Bit by bit: the states and chains of the full arms are what they are without the compressed ones."""
     data, truth, _ = task
@@ -167,6 +168,7 @@ def test_every_node_agrees_with_the_likelihood_of_that_length(task) -> None:
         assert found[:, :, g] == pytest.approx(cells.T, rel=1e-5, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_every_parameter_takes_effect(task) -> None:
     data, truth, _ = task
     grid, rows = length_grid(data.budgets), row_table(data)
