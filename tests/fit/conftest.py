@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,7 +32,7 @@ prepare_jax(2)
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All that asks the shared fit runs on one worker, so that it is fitted once, and waits for it."""
+    """All that asks the shared fit runs on one worker, so that it is fitted once, and takes a minute for it."""
     for item in items:
         if "program_run" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("shared fit"))
@@ -121,9 +122,9 @@ def program_run(two_tasks: list[TaskData], tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def two_fits(two_tasks: list[TaskData], program_run: ProgramRun) -> list[TaskFit]:
-    """The first task as the program fitted it; the second, which is there for what joins and tells apart tasks, with
-    draws scattered around its truth."""
+def scattered_fit(two_tasks: list[TaskData]) -> TaskFit:
+    """The second task with draws scattered around its truth: a fit that takes seconds, for what does not depend on how
+    its draws came about."""
     import numpy as np
     from simulated import draw_truth
 
@@ -132,13 +133,34 @@ def two_fits(two_tasks: list[TaskData], program_run: ProgramRun) -> list[TaskFit
     from tslaw.fit.infer import Draws
     from tslaw.fit.predictive import predictive_accuracy
 
-    first = program_run.fit
-    data = two_tasks[1].with_reference_size(first.data.reference_size)
+    data = two_tasks[1].with_reference_size(two_tasks[0].reference_size)
     rng, shape = np.random.default_rng(0), (SHORT.chains, SHORT.samples)
     truth = draw_truth(1, data)
     scattered = {n: v * rng.lognormal(0.0, 0.05, (*shape, *v.shape)) for n, v in truth.items()}
-    draws = Draws(scattered, first.draws.sample_stats, 0.0)
-    return [first, TaskFit(data, draws, predictive_accuracy(draws, data, 0), *diagnose(draws, data))]
+    stats = {"diverging": np.zeros(shape, bool), "lp": rng.standard_normal(shape)}
+    draws = Draws(scattered, stats, 0.0)
+    return TaskFit(data, draws, predictive_accuracy(draws, data, 0), *diagnose(draws, data))
+
+
+@pytest.fixture(scope="session")
+def scattered_path(scattered_fit: TaskFit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """It, in a file."""
+    from tslaw.fit.fit_file import join_tasks, save_fit
+    from tslaw.fit.fit_tasks import provenance
+    from tslaw.fit.model import Prior
+
+    tree = join_tasks([scattered_fit], provenance({}, SHORT, Prior(), 1.0))
+    return save_fit(tree, tmp_path_factory.mktemp("fits") / "one.nc")
+
+
+@pytest.fixture(scope="session")
+def two_fits(program_run: ProgramRun, scattered_fit: TaskFit) -> list[TaskFit]:
+    """The first task as the program fitted it; the second, which is there for what joins and tells apart tasks, with
+    scattered draws."""
+    first = program_run.fit
+    assert scattered_fit.data.reference_size == first.data.reference_size
+    stats = first.draws.sample_stats
+    return [first, replace(scattered_fit, draws=replace(scattered_fit.draws, sample_stats=stats))]
 
 
 @pytest.fixture(scope="session")

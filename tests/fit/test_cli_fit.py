@@ -169,20 +169,20 @@ def test_predict_as_json_and_in_words(answers, tslaw, fit_path) -> None:
         (["fit", "MEASURED", "--out", "NEW", "--chains", "0"], "--chains"),
     ],
 )
-def test_bad_input_is_one_message_and_status_2(tslaw, fit_path, tmp_path, arguments, what) -> None:
+def test_bad_input_is_one_message_and_status_2(tslaw, scattered_path, tmp_path, arguments, what) -> None:
     places = {name: tmp_path / f"{name.lower()}.nc" for name in ("ABSENT", "BROKEN", "FOREIGN", "MEASURED", "NEW")}
-    places |= {"FIT": fit_path, "OTHER": tmp_path / "other.nc"}
+    places |= {"FIT": scattered_path, "OTHER": tmp_path / "other.nc"}
     places["BROKEN"].write_bytes(b"CDF nothing")
     for name, family in (("FOREIGN", "ladder"), ("MEASURED", "ladder"), ("OTHER", "qwen3")):
         if name in arguments:
             save_dataset(good_dataset(family=family), places[name])
-    before = fit_path.read_bytes()
+    before = scattered_path.read_bytes()
     status, out, err = tslaw(*(places.get(a, a) for a in arguments))
     assert status == 2
     assert what in err
     assert "fault in tslaw" not in err
     assert out == ""
-    assert fit_path.read_bytes() == before
+    assert scattered_path.read_bytes() == before
     assert not places["NEW"].exists()
 
 

@@ -113,14 +113,14 @@ def test_a_task_has_to_be_named_where_there_are_two(fit_path) -> None:
         load_posterior(tree, "other")
 
 
-def test_a_single_task_needs_no_name(two_fits, tmp_path) -> None:
-    path = save_fit(join_tasks(two_fits[1:], {}), tmp_path / "deep" / "one.nc")
+def test_a_single_task_needs_no_name(scattered_fit, tmp_path) -> None:
+    path = save_fit(join_tasks([scattered_fit], {}), tmp_path / "deep" / "one.nc")
     found = load_posterior(open_fit(path))
-    assert (found.task, found.arms) == ("facts", two_fits[1].data.arms)
+    assert (found.task, found.arms) == ("facts", scattered_fit.data.arms)
 
 
-def test_nothing_is_overwritten_unless_asked(two_fits, tmp_path) -> None:
-    tree, path = join_tasks(two_fits[1:], {}), tmp_path / "fit.nc"
+def test_nothing_is_overwritten_unless_asked(scattered_fit, tmp_path) -> None:
+    tree, path = join_tasks([scattered_fit], {}), tmp_path / "fit.nc"
     path.write_text("precious")
     with pytest.raises(TslawError, match="not overwritten"):
         save_fit(tree, path)
@@ -130,8 +130,8 @@ def test_nothing_is_overwritten_unless_asked(two_fits, tmp_path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failed_write_changes_nothing(two_fits, tmp_path) -> None:
-    tree, path = join_tasks(two_fits[1:], {}), tmp_path / "fit.nc"
+def test_a_failed_write_changes_nothing(scattered_fit, tmp_path) -> None:
+    tree, path = join_tasks([scattered_fit], {}), tmp_path / "fit.nc"
     path.mkdir()
     with pytest.raises(TslawError, match="could not be written"):
         save_fit(tree, path, overwrite=True)
@@ -146,8 +146,8 @@ def test_damaged_files_give_one_clear_message(content, tmp_path) -> None:
         open_fit(path)
 
 
-def test_cut_and_missing_and_foreign_files(fit_path, tmp_path) -> None:
-    whole = fit_path.read_bytes()
+def test_cut_and_missing_and_foreign_files(scattered_path, tmp_path) -> None:
+    whole = scattered_path.read_bytes()
     cut = tmp_path / "cut.nc"
     cut.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(TslawError, match="cannot be read"):
@@ -165,8 +165,8 @@ def test_cut_and_missing_and_foreign_files(fit_path, tmp_path) -> None:
         open_fit(measurement)
 
 
-def test_fits_of_another_version_are_refused(two_fits, tmp_path) -> None:
-    tree = join_tasks(two_fits[1:], {})
+def test_fits_of_another_version_are_refused(scattered_fit, tmp_path) -> None:
+    tree = join_tasks([scattered_fit], {})
     tree.attrs["schema_version"] = 99
     with pytest.raises(TslawError, match="another version"):
         open_fit(save_fit(tree, tmp_path / "new.nc"))
@@ -179,8 +179,8 @@ def _rediagnosed(fit: TaskFit, **posterior: np.ndarray) -> tuple[str, ...]:
         return diagnose(draws, fit.data)[0].failures
 
 
-def test_diagnostics_notice_chains_that_disagree_and_a_chain_alone(two_fits) -> None:
-    fit = two_fits[1]
+def test_diagnostics_notice_chains_that_disagree_and_a_chain_alone(scattered_fit) -> None:
+    fit = scattered_fit
     apart = fit.draws.posterior["alpha"] + np.array([[0.0], [0.5]])
     assert any(f.startswith(("R-hat 1.", "R-hat 2.")) for f in _rediagnosed(fit, alpha=apart))
     alone = {name: values[:1] for name, values in fit.draws.posterior.items()}
@@ -188,8 +188,8 @@ def test_diagnostics_notice_chains_that_disagree_and_a_chain_alone(two_fits) -> 
     assert "R-hat needs at least two chains" in diagnose(Draws(alone, stats, 0.0), fit.data)[0].failures
 
 
-def test_diagnostics_notice_divergences(two_fits) -> None:
-    fit = two_fits[1]
+def test_diagnostics_notice_divergences(scattered_fit) -> None:
+    fit = scattered_fit
     stats = fit.draws.sample_stats | {"diverging": np.arange(2 * SHORT.samples).reshape(2, SHORT.samples) < 7}
     found = diagnose(Draws(fit.draws.posterior, stats, 0.0), fit.data)[0]
     assert f"7 divergent transitions of {2 * SHORT.samples}" in found.failures

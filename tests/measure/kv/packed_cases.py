@@ -1,6 +1,6 @@
 """Steps of random sequences through a packed cache by its kernels and by their slow stand-ins, compared.
 
-`python packed_cases.py OUT.json` does so on the CPU, with Triton's interpreter; a GPU runs the same cases compiled.
+`python packed_cases.py OUT.json CASE...` runs some on the CPU, with Triton's interpreter; a GPU runs them compiled.
 """
 
 from __future__ import annotations
@@ -198,10 +198,10 @@ def milliseconds(work: Any, times: int) -> float:
     return float(start.elapsed_time(stop)) / times
 
 
-def main(out: Path) -> None:
+def main(out: Path, names: list[str]) -> None:
     os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
     found: dict[str, Any] = {}
-    for name, kernel in itertools.product(CASES, KERNELS):
+    for name, kernel in itertools.product(names, KERNELS):
         kind = "float32" if name.startswith("split") else "float16"  # the interpreter multiplies no bfloat16
         start = time.monotonic()
         seen = compare(name, kind, "cpu", kernel)
@@ -210,4 +210,4 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])
