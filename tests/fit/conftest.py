@@ -28,15 +28,21 @@ if TYPE_CHECKING:
     from tslaw.fit.fit_file import TaskFit
 
 prepare_jax(2)
+HERE = Path(__file__).parent
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All that asks the shared fit runs on one worker, so that it is fitted once, and takes a minute for it."""
+    """All that asks the shared fits runs on one worker, so that they are made once, and is slow where the program makes
+    them. So does every file's quick part, or both workers would make its fixtures and compile the same functions."""
     for item in items:
-        if "program_run" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("shared fit"))
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "program_run" in fixtures:
             item.add_marker(pytest.mark.slow)
+        if fixtures & {"program_run", "scattered_fit"}:
+            item.add_marker(pytest.mark.xdist_group("shared fit"))
+        elif item.path.is_relative_to(HERE) and not any(item.iter_markers("slow")):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -119,7 +119,7 @@ def test_the_prior_draws_what_was_borrowed(family, path: Path) -> None:
         with handlers.seed(rng_seed=key):
             return sample_population(prior, np.array([1000.0, 4000.0, 16000.0]), 0.25)
 
-    drawn = jax.jit(jax.vmap(one))(jax.random.split(jax.random.PRNGKey(0), 4000))
+    drawn = jax.vmap(one)(jax.random.split(jax.random.PRNGKey(0), 4000))
     alpha = np.log(drawn["alpha"] / logit_unit(drawn["sd_difficulty"]))
     kept = np.log(drawn["kept"]) - np.log1p(-drawn["kept"])
     for name, values in (("alpha_rel", alpha), ("kept", kept), ("gamma_w", drawn["gamma_w"])):
@@ -175,7 +175,7 @@ def test_costs_of_the_caches_that_both_have_are_borrowed(path: Path) -> None:
         with handlers.seed(rng_seed=key):
             return sample_parameters(cache_template(4), Prior(borrowed=found))
 
-    drawn = jax.jit(jax.vmap(one))(jax.random.split(jax.random.PRNGKey(0), 2000))
+    drawn = jax.vmap(one)(jax.random.split(jax.random.PRNGKey(0), 2000))
     rkv, streaming = (np.asarray(drawn[name]) for name in ("found_rkv", "found_streaming"))
     assert np.log(rkv).mean() == pytest.approx(found["found_rkv"].location, abs=0.06)
     assert np.log(rkv).std() == pytest.approx(found["found_rkv"].scale, rel=0.06)

@@ -28,7 +28,13 @@ def costly_thinking(seed: int) -> Truth:
 TRUTHS = [draw_truth(seed, DATA) for seed in (100, 101, 102)] + [cheap_thinking(103), costly_thinking(104)]
 
 
-@pytest.fixture(scope="module", params=[(8.0, 1.0), (4.0, 4.0)], ids=["8-bit", "4-bit, batch 4"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((8.0, 1.0), id="8-bit", marks=pytest.mark.slow),
+        pytest.param((4.0, 4.0), id="4-bit, batch 4"),
+    ],
+)
 def found(request) -> Crossover:
     bits, batch = request.param
     return crossover(posterior_of(TRUTHS, DATA), bits, batch)

@@ -193,6 +193,7 @@ def test_effects_have_one_prior_however_they_are_parametrised() -> None:
             assert half.std() == pytest.approx(2.0, rel=0.03)
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_what_leaving_it_out_changes(task) -> None:
     """A model on a problem: the problem's likelihood with it, its effects integrated on a fine grid, over that
     without."""

@@ -45,11 +45,11 @@ def test_replicas_repeat_the_measurement_with_as_many_probes() -> None:
     """Their spread is that of repeated simulations, also where trajectories are missing or budgets were run alone."""
     empty = template(6, (16,), (4000, 8000, 32000), ("Qwen3-1.7B", "Qwen3-14B"))
     truth = draw_truth(3, empty)
-    repeats = [simulate_task(empty, truth, 5, seed) for seed in range(100)]
+    repeats = np.split(correct_of(simulate_task(empty, truth, 100 * 5, 0)), 100, axis=2)
     for shared in (True, False):
         accuracies = []
-        for data in repeats:
-            correct = correct_of(data)
+        for repeat in repeats:
+            correct = repeat.copy()
             correct[0, :, 2:] = -2
             correct[1, :, :4, 1] = -2
             measured = with_outcomes(empty, correct, shared)

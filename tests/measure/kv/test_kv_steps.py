@@ -26,6 +26,15 @@ from session import POLICIES
 HEADS, KV_HEADS, HEAD_DIM, SCALE, LAYER = 4, 2, 16, 0.25, 3
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """These tensors are small: threads would do nothing but wait for each other, the more so where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("name", POLICIES)
 def test_outputs_are_the_references_however_sequences_are_paged(name):
     policy, options = POLICIES[name]
