@@ -28,8 +28,6 @@ from tslaw.fit.pseudo_problems import pseudo_problems
 from tslaw.fit.surface import ability, relapse_rate, slip_rate
 from tslaw.policy import parse_kv_policy
 
-pytestmark = pytest.mark.slow
-
 ALL_SIZES = ("Qwen3-0.6B", "Qwen3-1.7B", "Qwen3-4B", "Qwen3-8B", "Qwen3-14B", "Qwen3-32B")
 SPREAD = 0.15
 """How well the earlier fit knows everything: by this on the unconstrained scale."""
@@ -158,6 +156,7 @@ def test_costs_of_compressed_caches_move_with_the_reference_too() -> None:
             assert np.allclose(a, b)
 
 
+@pytest.mark.slow
 def test_costs_of_the_caches_that_both_have_are_borrowed(path: Path) -> None:
     """By a task with another evictor besides: of that there is nothing to learn, and its prior is the default."""
     seen = cache_template(4, ("full", "quantized:4", "rkv:2048"))

@@ -32,12 +32,11 @@ from tslaw.fit.predictive import predictive_accuracy
 from tslaw.fit.simulate import simulate_task
 from tslaw.fit.subset import arms_at
 
-pytestmark = pytest.mark.slow
-
 POLICIES = ("full", "quantized:4", "quantized:2", "rkv:1024", "rkv:4096", "streaming:2048", "rkv:2048+quantized:2")
 RECOVERED = ("delta_kv", "kappa_kv", "evict_onset", "found_rkv", "found_streaming", "loss_rkv")
 
 
+@pytest.mark.slow
 def test_a_known_truth_is_found_again() -> None:
     """The mode lies where the truth is, by the curvature there; a fit whose terms meant something else would not."""
     empty = cache_template(24, POLICIES, models=("Qwen3-0.6B", "Qwen3-4B", "Qwen3-14B"))
@@ -89,6 +88,7 @@ def test_a_fit_of_compressed_caches_comes_back_as_it_went_in(fit, path) -> None:
     assert len(found.family_arms("equation")) == 2
 
 
+@pytest.mark.slow
 def test_the_commands_answer(path, capsys) -> None:
     def answer(*arguments: object) -> list[dict]:
         with pytest.raises(SystemExit) as exit_:

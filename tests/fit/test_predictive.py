@@ -40,7 +40,6 @@ def replicated_spread(data: TaskData, truth: dict) -> tuple[np.ndarray, np.ndarr
     return flat.mean(axis=0), flat.std(axis=0)
 
 
-@pytest.mark.slow
 def test_replicas_repeat_the_measurement_with_as_many_probes() -> None:
     """Their spread is that of repeated simulations, also where trajectories are missing or budgets were run alone."""
     empty = template(6, (16,), (4000, 8000, 32000), ("Qwen3-1.7B", "Qwen3-14B"))

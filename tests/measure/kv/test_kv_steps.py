@@ -28,7 +28,7 @@ HEADS, KV_HEADS, HEAD_DIM, SCALE, LAYER = 4, 2, 16, 0.25, 3
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """These tensors are small: threads would do nothing but wait for each other, the more so where cores are shared."""
+    """These tensors are small: threads would only wait for each other, the more so where tests share the cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
