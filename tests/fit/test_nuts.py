@@ -39,10 +39,11 @@ def potential(z: dict[str, jax.Array]) -> jax.Array:
     return 0.5 * off @ jnp.linalg.inv(COVARIANCE) @ off + 0.5 * (z["b"] / 3.0) ** 2
 
 
-def run(samples: int = 60, checkpoint: Checkpoint | None = None) -> Chains:
-    mass = {("a",): jnp.eye(2), ("b",): jnp.ones(1)}
+def run(samples: int = 60, checkpoint: Checkpoint | None = None, scale: float = 1.0) -> Chains:
+    mass = {("a",): scale * jnp.eye(2), ("b",): scale * jnp.ones(1)}
     sampling = replace(SHORT, warmup=200, samples=samples, target_accept=0.8)
-    return sample_chains(potential, STARTS, mass, ("a",), sampling, checkpoint)
+    starts = jax.tree.map(lambda at: scale * at, STARTS)
+    return sample_chains(potential, starts, mass, ("a",), sampling, checkpoint)
 
 
 def test_draws_have_the_moments_of_the_target() -> None:
@@ -131,7 +132,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     with pytest.raises(Interrupted):
         run(checkpoint=kept)
     monkeypatch.setattr(Checkpoint, "save", save)
-    resumed = run(checkpoint=kept)
+    resumed = run(checkpoint=kept, scale=7.0)  # where chains began is of no account any more
     assert len(saves) == after
     for name, values in whole.z.items():
         np.testing.assert_array_equal(resumed.z[name], values)

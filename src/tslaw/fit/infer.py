@@ -268,6 +268,15 @@ def laplace(data: TaskData, prior: Prior, map_steps: int) -> Laplace:
     return Laplace(mode, laplace_covariance(mode, gradient), energy)
 
 
+def launch(data: TaskData, prior: Prior, map_steps: int, checkpoint: Checkpoint | None) -> Laplace:
+    """Where chains begin: `laplace`, but for a run that `checkpoint` kept. That one goes on where it was, and any mode
+    and covariance of the right shape will do."""
+    if checkpoint is None or not checkpoint.exists():
+        return laplace(data, prior, map_steps)
+    rough = unconstrain_fn(sample_parameters, (data, prior), {}, rough_start(data, prior))
+    return Laplace(rough, np.eye(len(ravel_pytree(rough)[0])), flat_energy(data, prior, rough))
+
+
 def posterior_of(z: dict[str, np.ndarray], data: TaskData, prior: Prior, seed: int) -> dict[str, np.ndarray]:
     """Everything that is kept of unconstrained draws, with lengths drawn given them: (chain, draw, ...) arrays."""
     posterior = constrained(z, data, prior)
@@ -278,7 +287,7 @@ def posterior_of(z: dict[str, np.ndarray], data: TaskData, prior: Prior, seed: i
 def run_nuts(data: TaskData, prior: Prior, sampling: Sampling, checkpoint: Checkpoint | None = None) -> Draws:
     """Fit one task. An unfinished run is kept in `checkpoint`, and resumed from there."""
     started = time.perf_counter()
-    start, covariance, energy = laplace(data, prior, sampling.map_steps)
+    start, covariance, energy = launch(data, prior, sampling.map_steps, checkpoint)
     dense = dense_sites(data)
     chains = sample_chains(
         lambda z: potential_energy(task_model, (data, prior), {}, z),

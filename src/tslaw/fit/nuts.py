@@ -66,15 +66,20 @@ class Checkpoint:
     path: Path
     key: str
 
-    def load(self) -> list[np.ndarray] | None:
-        """What `save` was given last, or None where nothing was kept of this very run."""
+    def exists(self) -> bool:
+        """Whether something was kept of this very run."""
         try:
             with np.load(self.path) as kept:
-                if str(kept["key"]) != self.key:
-                    return None
-                return [kept[f"leaf{i}"] for i in range(len(kept.files) - 1)]
+                return str(kept["key"]) == self.key
         except (OSError, ValueError, KeyError):  # none, or of another version
+            return False
+
+    def load(self) -> list[np.ndarray] | None:
+        """What `save` was given last, or None where nothing was kept of this very run."""
+        if not self.exists():
             return None
+        with np.load(self.path) as kept:
+            return [kept[f"leaf{i}"] for i in range(len(kept.files) - 1)]
 
     def save(self, leaves: list[np.ndarray]) -> None:
         """Replace what was kept."""
@@ -140,7 +145,7 @@ class Moves(NamedTuple):
 def nuts_moves(
     potential: Potential, inverse_mass: Metric, dense: tuple[str, ...], start: ParamInfo, sampling: Sampling
 ) -> Moves:
-    """NUTS whose metric is only changed from outside; `start` is one chain's."""
+    """NUTS whose metric is only changed from outside; `start` is one chain's, of which only shapes matter."""
 
     def nuts(metric: Metric) -> NUTS:
         return NUTS(
@@ -189,15 +194,22 @@ def sample_chains(
     ----------
     starts : names to (chain, ...) arrays. inverse_mass : to begin with, as `NUTS` takes it.
     dense : the names whose metric is dense; the others' is diagonal.
-    checkpoint : where to keep the run once a minute, and from where to resume it.
+    checkpoint : where to keep the run once a minute, and from where to resume it. Of a resumed run's starts and inverse
+        mass only shapes matter.
     energy : the potential with its gradient where it is compiled already; compiling it again would take longer than
         anything it is asked here.
     """
-    keys = jax.random.split(jax.random.PRNGKey(sampling.seed + 2), sampling.chains)
-    at = with_energy(starts, energy or jax.jit(jax.value_and_grad(potential)))
-    first = (keys, at, for_chains(inverse_mass, sampling.chains))
-    moves = nuts_moves(potential, inverse_mass, dense, jax.tree.map(lambda leaf: leaf[0], at), sampling)
-    run = _Run.resumed(checkpoint, jax.eval_shape(moves.begin, *first), moves.advance) or _Run(moves.begin(*first), [])
+
+    def first() -> tuple[Array, ParamInfo, Metric]:
+        keys = jax.random.split(jax.random.PRNGKey(sampling.seed + 2), sampling.chains)
+        at = with_energy(starts, energy or jax.jit(jax.value_and_grad(potential)))
+        return keys, at, for_chains(inverse_mass, sampling.chains)
+
+    like = jax.eval_shape(first)
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like[1])
+    moves = nuts_moves(potential, inverse_mass, dense, one, sampling)
+    resumed = _Run.resumed(checkpoint, jax.eval_shape(moves.begin, *like), moves.advance)
+    run = resumed or _Run(moves.begin(*first()), [])
     total, saved = sampling.warmup + sampling.samples, time.monotonic()
     lessons = lesson_blocks(sampling.warmup)
     with progress_bar(total, sampling.progress) as show:

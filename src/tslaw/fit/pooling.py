@@ -40,7 +40,7 @@ from tslaw.fit.infer import (
     by_site,
     chain_starts,
     dense_sites,
-    laplace,
+    launch,
     posterior_of,
     sampler_statistics,
     starting_mass,
@@ -190,7 +190,7 @@ def run_pooled(
     started, n = time.perf_counter(), len(tasks)
     correlation(width)
     tied = tie(tasks, priors, width)
-    each = [laplace(data, prior, sampling.map_steps) for data, prior in zip(tasks, priors, strict=True)]
+    each = [launch(data, prior, sampling.map_steps, checkpoint) for data, prior in zip(tasks, priors, strict=True)]
     start, covariance = joined([of.mode for of in each]), block_diag(*(of.covariance for of in each))
     dense = tuple(sorted(joined([dict.fromkeys(dense_sites(data)) for data in tasks])))
 
