@@ -16,7 +16,7 @@ from tslaw.fit.nuts import Checkpoint
 
 def test_a_resumed_run_does_not_look_for_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, prior, kept = template(n_problems=3), Prior(), Checkpoint(tmp_path / "fit.nc.unfinished.npz", "this run")
-    asked = []
+    asked: list[object] = []
     monkeypatch.setattr(infer, "laplace", lambda *arguments: asked.append(arguments))
     infer.launch(data, prior, 5, kept)
     infer.launch(data, prior, 5, None)

@@ -68,18 +68,17 @@ class Checkpoint:
 
     def exists(self) -> bool:
         """Whether something was kept of this very run."""
-        try:
-            with np.load(self.path) as kept:
-                return str(kept["key"]) == self.key
-        except (OSError, ValueError, KeyError):  # none, or of another version
-            return False
+        return self.load() is not None
 
     def load(self) -> list[np.ndarray] | None:
         """What `save` was given last, or None where nothing was kept of this very run."""
-        if not self.exists():
+        try:
+            with np.load(self.path) as kept:
+                if str(kept["key"]) != self.key:
+                    return None
+                return [kept[f"leaf{i}"] for i in range(len(kept.files) - 1)]
+        except (OSError, ValueError, KeyError):  # none, or of another version
             return None
-        with np.load(self.path) as kept:
-            return [kept[f"leaf{i}"] for i in range(len(kept.files) - 1)]
 
     def save(self, leaves: list[np.ndarray]) -> None:
         """Replace what was kept."""
