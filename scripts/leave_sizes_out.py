@@ -115,14 +115,28 @@ def fold(task: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def summary(row: dict[str, Any]) -> str:
-    """A line of the table: coverage, mean absolute errors, root mean squares."""
-    measured, median, law = (np.array(row[k]) for k in ("measured", "median", "power_law"))
+    """A line of the table for one fold."""
+    left_out = f"{row['left_out']} ({', '.join(row['models'])})"
+    return line(row["task"], left_out, row.get("beside") or "", [row], "yes" if row["diagnosis"]["passed"] else "no")
+
+
+def total(done: list[dict[str, Any]]) -> str:
+    """The line for the cells of all folds of tasks that were fitted alone."""
+    alone = [row for row in done if not row.get("beside")]
+    passed = sum(row["diagnosis"]["passed"] for row in alone)
+    return line("both", f"all {len(alone)} folds", "", alone, f"{passed} of {len(alone)}")
+
+
+def line(task: str, left_out: str, beside: str, folds: list[dict[str, Any]], passed: str) -> str:
+    """A line of the table: coverage, mean absolute errors, root mean squares over the cells of `folds`."""
+    measured, median, law, covered = (
+        np.concatenate([np.ravel(fold[k]) for fold in folds]) for k in ("measured", "median", "power_law", "covered")
+    )
     surface, baseline = median - measured, law - measured
     return (
-        f"| {row['task']} | {row['left_out']} ({', '.join(row['models'])}) | {row.get('beside') or ''} | "
-        f"{np.mean(row['covered']):.0%} | "
+        f"| {task} | {left_out} | {beside} | {covered.mean():.0%} | "
         f"{np.abs(surface).mean():.3f} | {np.abs(baseline).mean():.3f} | {np.sqrt((surface**2).mean()):.3f} | "
-        f"{np.sqrt((baseline**2).mean()):.3f} | {'yes' if row['diagnosis']['passed'] else 'no'} |"
+        f"{np.sqrt((baseline**2).mean()):.3f} | {passed} |"
     )
 
 
@@ -141,7 +155,10 @@ def report(path: Path) -> None:
         "of the power law",
     )
     columns += ("rms error", "of the power law", "diagnostics passed")
-    text = "\n".join([f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|", *map(summary, done)]) + "\n"
+    text = (
+        "\n".join([f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|", *map(summary, done), total(done)])
+        + "\n"
+    )
     print(text, end="")
     path.with_suffix(".md").write_text(text)
     held_out_curves(done).savefig(path.with_suffix(".png"))

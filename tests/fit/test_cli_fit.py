@@ -64,6 +64,9 @@ def test_crossover_in_words_names_the_task_and_its_uncertainty(tslaw, fit_path) 
     assert status == 0
     for part in ("simulated, 8-bit weights", "crossover W+", "90% HDI", "P(below the measured range", "accuracy lost"):
         assert part in out
+    assert "were measured" not in out
+    _, out, _ = tslaw("crossover", fit_path, "--task", "simulated", "--weight-bits", "6")
+    assert "note: fewer than two models were measured at 6 bits" in out
 
 
 def test_findings_as_json_and_in_words(answers, tslaw, fit_path) -> None:

@@ -36,7 +36,7 @@ def command(
     found = []
     for posterior in posteriors(fit, task):
         result = crossover(posterior, weight_bits, batch, accounting)
-        measured = (posterior.weight_bits == weight_bits).sum() > 1
+        measured = sum(arm.weight_bits == weight_bits for arm in posterior.family_arms(accounting)) > 1
         lattice = lattice_crossover(posterior, weight_bits, batch, accounting) if measured else None
         found.append((result, lattice, posterior.approximate))
     if as_json:
@@ -109,6 +109,9 @@ def as_text(result: Crossover, lattice: LatticeChoice | None, approximate: bool 
     if lattice:
         chances = ", ".join(f"{m} {p:.2f}" for m, p in zip(lattice.models, lattice.p_bigger, strict=True))
         lines.append(f"  choosing only among the family's models, P(a bigger one wins): {chances}")
+    else:
+        bits = f"{result.weight_bits:g} bits"
+        lines.append(f"  note: fewer than two models were measured at {bits}; this rests on the fitted curve over bits")
     return "\n".join(lines)
 
 

@@ -23,6 +23,8 @@ def command(
 ) -> None:
     """List the accuracy-memory Pareto frontier: every measured configuration with its probability of being on it.
 
+    Compressed KV caches count where the fit holds any (tslaw fit --compressed-kv).
+
     For example: `tslaw frontier fits/ladder.nc --task ladder-math --batch 4`
     """
     from tslaw.fit.frontier import frontier
@@ -36,6 +38,7 @@ def command(
             {
                 "model": c.model,
                 "weight_bits": c.weight_bits,
+                "kv_policy": str(c.kv_policy),
                 "token_budget": c.token_budget,
                 "memory_gib": c.memory / GIB,
                 "accuracy": float(interval[0, i]),
@@ -64,10 +67,13 @@ def print_table(answer: dict) -> None:
 
     task = marked(answer["task"], answer["approximate"])
     table = Table(title=f"{task}: frontier at batch {answer['batch']:g}", title_justify="left")
-    for name in ("memory", "model", "weight bits", "tokens", "accuracy", "90% interval", "P(frontier)"):
-        table.add_column(name, justify="left" if name == "model" else "right")
+    compressed = any(r["kv_policy"] != "full" for r in answer["configurations"])
+    cache = ("KV cache",) if compressed else ()
+    for name in ("memory", "model", "weight bits", *cache, "tokens", "accuracy", "90% interval", "P(frontier)"):
+        table.add_column(name, justify="left" if name in ("model", "KV cache") else "right")
     for r in answer["configurations"]:
         low, high = r["interval"]
-        cells = (f"{r['weight_bits']:g}", f"{r['token_budget']}", f"{r['accuracy']:.3f}", f"{low:.3f} to {high:.3f}")
-        table.add_row(format_bytes(r["memory_gib"] * GIB), r["model"], *cells, f"{r['p_frontier']:.2f}")
+        arm = (r["model"], f"{r['weight_bits']:g}", *([r["kv_policy"]] if compressed else []))
+        cells = (f"{r['token_budget']}", f"{r['accuracy']:.3f}", f"{low:.3f} to {high:.3f}", f"{r['p_frontier']:.2f}")
+        table.add_row(format_bytes(r["memory_gib"] * GIB), *arm, *cells)
     console().print(table)

@@ -24,8 +24,8 @@ def command(
 ) -> None:
     """Recommend a model, weight bits and token budget for a memory budget, with the chance that it is the best choice.
 
-    The expected regret is the accuracy one expects to lose by taking this one instead of the (unknown) best. For
-    example:
+    Compressed KV caches are among the options where the fit holds any (tslaw fit --compressed-kv). The expected regret
+    is the accuracy one expects to lose by taking this one instead of the (unknown) best. For example:
 
     `tslaw recommend fits/ladder.nc --memory 2MiB --memory 4MiB`
     """
@@ -43,6 +43,7 @@ def command(
                 {
                     "model": c.model,
                     "weight_bits": c.weight_bits,
+                    "kv_policy": str(c.kv_policy),
                     "token_budget": c.token_budget,
                     "memory_gib": c.memory / GIB,
                     "accuracy": float(interval[0, i]),
@@ -78,4 +79,5 @@ def as_text(answer: dict) -> str:
 
 
 def _name(option: dict) -> str:
-    return f"{option['model']} at {option['weight_bits']:g} bits, {option['token_budget']} tokens"
+    cache = "" if option["kv_policy"] == "full" else f", KV cache {option['kv_policy']}"
+    return f"{option['model']} at {option['weight_bits']:g} bits{cache}, {option['token_budget']} tokens"

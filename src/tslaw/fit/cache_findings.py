@@ -23,7 +23,6 @@ from tslaw.fit.posterior import FamilyArm, Posterior, check_batch
 from tslaw.memory import Accounting, kv_bytes_per_token
 from tslaw.policy import FULL, KVPolicy
 
-CONTROL = "random"
 KINDS = ("full", "rounding", "eviction", "both")
 N_MEMORIES, N_BUDGETS = 60, 40
 
@@ -68,19 +67,17 @@ def cache_frontier(posterior: Posterior, batch: float = 1, accounting: Accountin
     TslawError : a batch below 1.
     """
     check_batch(batch)
-    arms = _contenders(posterior, accounting)
+    arms = posterior.contenders(accounting)
     budgets = _budgets(posterior)
     full = [arm for arm in arms if arm.policy == FULL]
-    least = min(arm.weight / batch + arm.kv_per_token * budgets[0] for arm in full)
-    most = max(arm.weight / batch + arm.kv_per_token * budgets[-1] for arm in full)
+    least, most = (limit(arm.memory(budgets, batch)[end] for arm in full) for limit, end in ((min, 0), (max, -1)))
     memory = np.geomspace(least, most, N_MEMORIES)
     best: dict[str, np.ndarray] = {}
     for arm in arms:
-        acting = budgets[budgets > (arm.policy.retain or 0)]
+        acting = budgets[arm.acts(budgets)]
         if not len(acting):
             continue
-        cost = arm.weight / batch + cache_bytes(arm, acting)
-        found = _affordable(posterior.arm_accuracy(arm, acting), cost, memory)
+        found = _affordable(posterior.arm_accuracy(arm, acting), arm.memory(acting, batch), memory)
         name = kind_name(arm.policy)
         best[name] = np.maximum(best[name], found) if name in best else found
     return CacheFrontier(memory, best)
@@ -104,7 +101,7 @@ def evicted_against_rounded(posterior: Posterior, accounting: Accounting = "chec
     Within one model at one precision the weights cost the same, so memory is that of the cache.
     """
     groups: dict[tuple[str, float], list[FamilyArm]] = {}
-    for arm in _contenders(posterior, accounting):
+    for arm in posterior.contenders(accounting):
         if kind_name(arm.policy) in ("rounding", "eviction"):
             groups.setdefault((arm.model, arm.weight_bits), []).append(arm)
     budgets, found = _budgets(posterior), []
@@ -117,7 +114,7 @@ def evicted_against_rounded(posterior: Posterior, accounting: Accounting = "chec
         for arm in arms:
             accuracy = posterior.arm_accuracy(arm, budgets)
             kind = kind_name(arm.policy)
-            best[kind] = np.maximum(best[kind], _affordable(accuracy, cache_bytes(arm, budgets), memory))
+            best[kind] = np.maximum(best[kind], _affordable(accuracy, arm.cache_bytes(budgets), memory))
         fits = (best["rounding"] >= 0).all(axis=0) & (best["eviction"] >= 0).all(axis=0)
         if fits.any():
             difference = (best["eviction"] - best["rounding"])[:, fits]
@@ -136,16 +133,6 @@ def eviction_threshold(contrasts: list[KindContrast]) -> CensoredSummary | None:
         return None
     ahead = np.stack([contrast.difference.mean(axis=1) for contrast in contrasts], axis=1)
     return summarise_censored(last_crossing(ahead, np.log(sizes)), float(sizes[0]), float(sizes[-1]))
-
-
-def cache_bytes(arm: FamilyArm, budgets: np.ndarray) -> np.ndarray:
-    """Bytes of one generation's cache at `budgets` (budget,): (budget,)."""
-    kept = budgets if arm.policy.retain is None else np.minimum(budgets, arm.policy.retain)
-    return np.asarray(kept * arm.kv_per_token)
-
-
-def _contenders(posterior: Posterior, accounting: Accounting) -> list[FamilyArm]:
-    return [arm for arm in posterior.family_arms(accounting, compressed=True) if arm.policy.evictor != CONTROL]
 
 
 def _budgets(posterior: Posterior) -> np.ndarray:

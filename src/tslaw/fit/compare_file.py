@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from tslaw.atomic import writing
 from tslaw.fit.compare import INTERVAL, Comparison
 from tslaw.fit.fit_file import refuse_existing
 from tslaw.fit.infer import Sampling
+from tslaw.fit.inputs import input_hashes
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -39,7 +39,7 @@ def save_comparisons(
         "schema_version": SCHEMA_VERSION,
         "tslaw": tslaw.__version__,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "inputs": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in inputs},
+        "inputs": input_hashes(inputs),
         "sampling": {k: v for k, v in asdict(sampling).items() if k != "progress"},
         "comparisons": [comparison.as_dict() for comparison in comparisons],
     }

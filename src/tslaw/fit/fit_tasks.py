@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -18,6 +17,7 @@ from tslaw.errors import TslawError
 from tslaw.fit.diagnostics import describe_approximate, diagnose
 from tslaw.fit.fit_file import TaskFit, join_tasks
 from tslaw.fit.infer import Draws, Sampling, run_nuts
+from tslaw.fit.inputs import input_hashes
 from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_file import MeansFit, fit_means
 from tslaw.fit.model import Prior
@@ -81,7 +81,7 @@ def fit_tasks(
     """
     started, prior = time.perf_counter(), prior or Prior()
     # First of all: while the sampler runs the files may be moved or changed.
-    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs}
+    hashes = input_hashes(inputs)
     priors = [replace(prior, borrowed=borrowed.of(data)) if borrowed else prior for data in tasks]
     fits: list[TaskFit | MeansFit]
     if pool_width is None:

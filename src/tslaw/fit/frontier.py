@@ -1,9 +1,10 @@
 """Which configurations are worth their memory: the Pareto frontier with probabilities, and the best one at a memory
 budget.
 
-A configuration is a measured (model, weight bits) at a token budget, one sample, uncompressed KV cache. Its memory is
-that of one generation, weights shared by `batch` of them. Majority votes and compressed KV caches are not on this
-frontier; what the latter add to it says `cache_findings`.
+A configuration is a measured (model, weight bits, KV policy) at a token budget, one sample. Its memory is that of one
+generation, weights shared by `batch` of them. An evicting policy counts from where it evicts, random eviction is a
+control and does not count. Majority votes are not on this frontier. What compressed caches add to it says
+`cache_findings`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from tslaw.errors import TslawError
 from tslaw.fit.posterior import FamilyArm, Posterior, check_batch
 from tslaw.memory import Accounting
+from tslaw.policy import FULL, KVPolicy
 
 BUDGET_POINTS = 25
 
@@ -27,6 +29,12 @@ class Configuration(NamedTuple):
     weight_bits: float
     token_budget: int
     memory: float
+    kv_policy: KVPolicy = FULL
+
+
+def configuration(arm: FamilyArm, token_budget: float, memory: float) -> Configuration:
+    """A measured arm at a budget."""
+    return Configuration(arm.model, arm.weight_bits, int(token_budget), float(memory), arm.policy)
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,10 @@ def frontier(
     batch: float = 1,
     accounting: Accounting = "checkpoint",
     budgets: np.ndarray | None = None,
+    compressed: bool = True,
 ) -> Frontier:
-    """Accuracy and frontier membership of every measured arm at `budgets` (budget,), by default a fine grid of them.
+    """Accuracy and frontier membership of every measured arm at `budgets` (budget,), by default a fine grid of them;
+    without `compressed` of those with a full KV cache only.
 
     Raises
     ------
@@ -86,13 +96,13 @@ def frontier(
     """
     check_batch(batch)
     budgets = budget_grid(posterior) if budgets is None else np.asarray(budgets)
-    arms = posterior.family_arms(accounting)
-    found = [
-        Configuration(a.model, a.weight_bits, int(t), a.weight / batch + a.kv_per_token * t)
-        for a in arms
-        for t in budgets
-    ]
-    accuracy = np.concatenate([posterior.arm_accuracy(a, budgets) for a in arms], axis=1)
+    found, columns = [], []
+    for arm in posterior.contenders(accounting) if compressed else posterior.family_arms(accounting):
+        acts, memory = arm.acts(budgets), arm.memory(budgets, batch)
+        if acts.any():
+            found += [configuration(arm, budgets[k], memory[k]) for k in np.flatnonzero(acts)]
+            columns.append(posterior.arm_accuracy(arm, budgets)[:, acts])
+    accuracy = np.concatenate(columns, axis=1)
     order = np.argsort([c.memory for c in found], kind="stable")
     configurations, accuracy = tuple(found[i] for i in order), accuracy[:, order]
     member = on_frontier(np.array([c.memory for c in configurations]), accuracy)
@@ -126,20 +136,18 @@ def recommend(
     """
     check_batch(batch)
     options, columns, grid = [], [], budget_grid(posterior)
-    for arm in posterior.family_arms(accounting):
+    arms, shortest = posterior.contenders(accounting), float(posterior.budgets.min())
+    for arm in arms:
         tokens = _affordable_tokens(arm, memory_budget, batch)
-        if tokens >= posterior.budgets.min():
-            longest = int(min(tokens, posterior.budgets.max()))
-            choices = np.minimum(grid, longest)  # as many for every arm: what evaluates them is compiled once
+        longest = int(min(tokens, posterior.budgets.max()))
+        choices = np.minimum(grid, longest)  # as many for every arm: what evaluates them is compiled once
+        if tokens >= shortest and arm.acts(choices).any():
             accuracy = posterior.arm_accuracy(arm, choices)
-            k = int(accuracy.mean(axis=0).argmax())
-            memory = arm.weight / batch + arm.kv_per_token * choices[k]
-            options.append(Configuration(arm.model, arm.weight_bits, int(choices[k]), float(memory)))
+            k = int(np.where(arm.acts(choices), accuracy.mean(axis=0), -1).argmax())
+            options.append(configuration(arm, choices[k], arm.memory(choices, batch)[k]))
             columns.append(accuracy[:, [k]])
     if not options:
-        need = min(
-            a.weight / batch + a.kv_per_token * posterior.budgets.min() for a in posterior.family_arms(accounting)
-        )
+        need = min(float(arm.memory(np.array([shortest]), batch)[0]) for arm in arms)
         raise TslawError(
             f"Nothing of this family fits into {memory_budget:.4g} bytes.",
             where="--memory",
@@ -156,4 +164,8 @@ def recommend(
 
 
 def _affordable_tokens(arm: FamilyArm, memory_budget: float, batch: float) -> float:
-    return (memory_budget - arm.weight / batch) / arm.kv_per_token
+    """As many as one likes where the memory holds all that an evicting cache keeps."""
+    left, kept = memory_budget - arm.weight / batch, arm.policy.retain
+    if kept is not None and left >= kept * arm.kv_per_token:
+        return np.inf
+    return left / arm.kv_per_token

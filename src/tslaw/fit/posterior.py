@@ -21,6 +21,8 @@ from tslaw.policy import FULL, KVPolicy
 from tslaw.shape import ModelShape
 
 PROBLEM_EFFECTS = ("difficulty", "length")
+CONTROL = "random"
+"""The evictor that nobody would run: what choosing tokens is compared with."""
 MODEL_EFFECTS = ("model_effect", "quantization_effect")
 
 
@@ -38,6 +40,21 @@ class FamilyArm(NamedTuple):
     weight: float
     kv_per_token: float
     policy: KVPolicy = FULL
+
+    def cache_bytes(self, budgets: np.ndarray) -> np.ndarray:
+        """Bytes of one generation's KV cache at `budgets` (budget,): (budget,). Thinking tokens only, as the paper
+        counts."""
+        kept = budgets if self.policy.retain is None else np.minimum(budgets, self.policy.retain)
+        return np.asarray(kept * self.kv_per_token)
+
+    def memory(self, budgets: np.ndarray, batch: float) -> np.ndarray:
+        """Bytes of one generation at `budgets` (budget,), weights shared by `batch` of them: (budget,)."""
+        return self.weight / batch + self.cache_bytes(budgets)
+
+    def acts(self, budgets: np.ndarray) -> np.ndarray:
+        """At which of `budgets` (budget,) the cache is what the policy says: up to what an evicting one keeps it is a
+        full cache still."""
+        return np.asarray(budgets > (self.policy.retain or 0))
 
 
 @dataclass(frozen=True)
@@ -114,6 +131,10 @@ class Posterior:
             if compressed or policy == FULL
         ]
         return sorted(arms, key=lambda a: a.weight)
+
+    def contenders(self, accounting: Accounting) -> list[FamilyArm]:
+        """The measured arms that somebody may want to run, compressed caches too: random eviction is a control."""
+        return [arm for arm in self.family_arms(accounting, compressed=True) if arm.policy.evictor != CONTROL]
 
     def arm_draws(self, arm: FamilyArm) -> dict[str, Any]:
         """Everything about a measured arm, as JAX arrays with the draw first: the population, the arm's misfit

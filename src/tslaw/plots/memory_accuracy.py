@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def memory_accuracy(view: TaskView, frontier: Frontier, batch: float) -> Figure:
-    """One curve an arm over its token budgets: posterior mean, 90% band, points filled by their frontier membership."""
+    """One curve an arm with a full KV cache over its token budgets: posterior mean, 90% band, points filled by their
+    membership of `frontier`, which is that of such arms alone."""
     fig, body = style.new_figure(view, 4.6)
     ax = body.subplots()
     ax.set_xscale("log")
@@ -28,7 +29,7 @@ def memory_accuracy(view: TaskView, frontier: Frontier, batch: float) -> Figure:
     models = style.by_size(view)
     colours, bits = style.model_colours(models), style.bit_styles(view.posterior.weight_bits)
     _frontier_line(ax, frontier, memory / unit.size)
-    for arm, (model, width) in enumerate(zip(view.posterior.models, view.posterior.weight_bits, strict=True)):
+    for arm, model, width, *_ in view.posterior.family_arms("equation"):
         own = [i for i, c in enumerate(frontier.configurations) if (c.model, c.weight_bits) == (model, width)]
         accuracy = frontier.accuracy[:, own]
         low, high = np.quantile(accuracy, style.BAND, axis=0)
@@ -42,7 +43,8 @@ def memory_accuracy(view: TaskView, frontier: Frontier, batch: float) -> Figure:
     shared = "" if batch == 1 else f", weights shared by {batch:g} generations"
     ax.set(xlabel=f"Memory per generation: weights and KV cache ({unit.name}{shared})", ylabel="Accuracy")
     _legends(body, colours, bits)
-    body.suptitle(f"{view.posterior.family}, {view.posterior.task}: accuracy against memory")
+    only = ", full KV caches" if view.posterior.cache_kinds else ""
+    body.suptitle(f"{view.posterior.family}, {view.posterior.task}: accuracy against memory{only}")
     return fig
 
 

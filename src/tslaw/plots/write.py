@@ -78,7 +78,7 @@ def draw_figures(
     """Every figure of a task: name to format to the file's bytes. Matplotlib's settings are left as they were."""
     from matplotlib import rc_context, rcParamsDefault
 
-    front = frontier(view.posterior, batch, accounting)
+    front = frontier(view.posterior, batch, accounting, compressed=False)
     makers: dict[str, Any] = {
         "memory_accuracy": lambda: memory_accuracy(view, front, batch),
         "accuracy_budget": lambda: accuracy_budget(view),
