@@ -13,7 +13,7 @@ fit() {
   local name=$1 table=$2 status=0
   shift 2
   printf '\n== fit %s\n' "$name"
-  tslaw fit "$data/$table.csv" --out "$fits/$name.nc" --samples 500 --overwrite "$@" || status=$?
+  tslaw fit "$data/$table.csv" --out "$fits/$name.nc" --samples 800 --overwrite "$@" || status=$?
   [ "$status" -le 1 ] || exit "$status" # 1: diagnostics failed; such a fit is kept and says so
 }
 

@@ -29,19 +29,14 @@ INTRODUCTION = f"""\
 What a fit is asked for, timed by itself: the crossover W+ (over continuous sizes, and among the family's models only)
 at every measured weight bit width, the onset of parallel scaling (from which memory and size on more than one sample
 pays, by majority votes), the probability that weight bits are best, the Pareto frontier, the regret of every option at
-a memory that all fit into, a size nobody ran, and, where a fit holds compressed KV caches, what these gain and above
-which size eviction is no better than rounding. They are the functions that `tslaw crossover`, `findings`, `frontier`,
-`recommend` and `predict` call, in the same precision. The goal is less than {GOAL:g} s.
+a memory that all fit into, a size nobody ran, and, where a fit holds compressed KV caches (which are on its frontier
+and among its options then), what these gain and above which size eviction is no better than rounding. They are the
+functions that `tslaw crossover`, `findings`, `frontier`, `recommend` and `predict` call, in the same precision. The
+goal is less than {GOAL:g} s.
 
 **First call** includes all compilation: nothing that an earlier row compiled is used. **Again** is the shortest of some
 more calls, and **others** the share of the machine's cores that other processes had during it: where that is not small,
-the seconds are too many. Starting Python and reading the fit are in neither. `tslaw findings` derives votes from 400
-draws only; all of them have a row too.
-
-No fit of compressed caches is shipped, as none has passed its diagnostics; for seconds an approximate one does:
-
-    tslaw fit measurements/ladder-knowledge.nc measurements/kv/ladder-knowledge.nc --compressed-kv --weight-bits 16 \\
-      --problems 64 --quick --out out/kv.nc
+the seconds are too many. Starting Python and reading the fit are in neither.
 
 This page is made by
 """
@@ -49,7 +44,7 @@ This page is made by
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("fits", nargs="*", default=["fits/ladder-math.nc"], metavar="FIT")
+    parser.add_argument("fits", nargs="*", default=["fits/ladder-math.nc", "fits/kv-knowledge.nc"], metavar="FIT")
     parser.add_argument("--draws", type=int, default=4000)
     parser.add_argument("--repeats", type=int, default=3, help="calls after the first; the shortest counts")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/timings.md")

@@ -24,7 +24,7 @@ from tslaw.memory import Accounting
 
 VOTERS = (1, 3, 4, 6, 8, 12, 16)
 """The numbers of samples that the paper's grid votes over."""
-N_MEMORIES, N_BUDGETS, VOTE_DRAWS = 60, 30, 400
+N_MEMORIES, N_BUDGETS, VOTE_DRAWS = 60, 30, 4000
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def memory_accuracy(view: TaskView, frontier: Frontier, batch: float) -> Figure:
     models = style.by_size(view)
     colours, bits = style.model_colours(models), style.bit_styles(view.posterior.weight_bits)
     _frontier_line(ax, frontier, memory / unit.size)
-    for arm, model, width, *_ in view.posterior.family_arms("equation"):
+    for arm, model, width, *_ in sorted(view.posterior.family_arms("equation")):
         own = [i for i, c in enumerate(frontier.configurations) if (c.model, c.weight_bits) == (model, width)]
         accuracy = frontier.accuracy[:, own]
         low, high = np.quantile(accuracy, style.BAND, axis=0)
