@@ -96,7 +96,14 @@ def test_the_command_says_both_findings() -> None:
     empty = {"task": "t", "approximate": False, "batch": 4, "accounting": "checkpoint", "crossover": [], "voters": None}
     empty["weight_bits"] = {"p_best": [], "share_of_memory_range": {}}
     text = as_text(empty | {"kv_compression": found})
-    for part in ("5. Does KV compression advance", "any allowed: +", "6. Above which", "P(ahead)", "P(below all)"):
+    for part in (
+        "5. Does KV compression advance",
+        "any allowed: +",
+        "6. Above which",
+        "P(ahead)",
+        "P(below all)",
+        "tslaw show",
+    ):
         assert part in text
     assert "5.-6. not asked" in as_text(empty | {"kv_compression": None})
 

@@ -142,6 +142,12 @@ def as_text(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+CURVES = (
+    "   note on 5 and 6: intervals are those of the fitted curves; of what is smaller than the misfit that tslaw show "
+    "tells, the measurements may say otherwise"
+)
+
+
 def _cache_lines(found: dict[str, Any]) -> list[str]:
     lines = ["5. Does KV compression advance the frontier?"]
     for name, gain in found["average_gain"].items():
@@ -162,7 +168,7 @@ def _cache_lines(found: dict[str, Any]) -> list[str]:
     if threshold is None:
         return [*lines, "   not known: fewer than two sizes have both kinds"]
     chances = f"P(below all) = {threshold['p_below']:.3f}, P(above all) = {threshold['p_above']:.3f}"
-    return [*lines, f"   {_words(threshold)}; {chances}"]
+    return [*lines, f"   {_words(threshold)}; {chances}", CURVES]
 
 
 def _vote_lines(voters: dict[str, Any]) -> list[str]:
