@@ -207,10 +207,10 @@ def test_a_long_enough_fit_passes_and_is_trusted(tslaw, tmp_path) -> None:
 
     All six sizes: of a problem that three models tried, leaving out one leaves too little for LOO.
     """
-    empty = template(12, (16, 4), (1000, 4000, 16000, 32000))
+    empty = template(12, (16, 4), (1000, 2000, 4000, 8000, 16000, 32000))
     data, out = simulate_task(empty, draw_truth(0, empty), 8, 0), tmp_path / "good.nc"
     path = save_dataset(as_dataset(data), tmp_path / "simulated.nc")
-    status, text, err = tslaw("fit", path, "--out", out, "--chains", "2", "--warmup", "300", "--samples", "1000")
+    status, text, err = tslaw("fit", path, "--out", out, "--chains", "2", "--warmup", "300", "--samples", "1600")
     assert "failed" not in err, text
     assert status == 0
     assert "passed" in text

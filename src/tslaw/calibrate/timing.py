@@ -19,7 +19,7 @@ import numpy as np
 
 from tslaw.fit.cache_findings import cache_frontier, evicted_against_rounded, eviction_threshold
 from tslaw.fit.crossover import crossover, lattice_crossover
-from tslaw.fit.findings import VOTE_DRAWS, BestOption, best_voters, best_weight_bits, memory_grid
+from tslaw.fit.findings import BestOption, best_voters, best_weight_bits, memory_grid
 from tslaw.fit.frontier import frontier, recommend
 from tslaw.fit.posterior import Posterior
 from tslaw.fit.predict import predict_accuracy
@@ -67,7 +67,9 @@ def estimands(posterior: Posterior) -> list[Estimand]:
             name = f"crossover among the family's models, {bits:g} bits"
             found.append(Estimand(name, n, partial(lattice_crossover, posterior, bits)))
     if not np.isnan(posterior.wrong_spread).any():  # published means do not say how wrong answers agree
-        found += [_onset(posterior, most) for most in sorted({min(VOTE_DRAWS, n), n})]
+        found.append(
+            Estimand("onset of parallel scaling (votes)", n, lambda: _onsets(best_voters(posterior, most_draws=n)))
+        )
     size = np.exp(np.mean(posterior.log_size_range)) * posterior.reference_size
     budgets = posterior.budgets
     found += [
@@ -82,11 +84,6 @@ def estimands(posterior: Posterior) -> list[Estimand]:
             Estimand("size above which eviction stops beating rounding", n, partial(_threshold, posterior)),
         ]
     return found
-
-
-def _onset(posterior: Posterior, most: int) -> Estimand:
-    name = "onset of parallel scaling (votes)"
-    return Estimand(name, most, lambda: _onsets(best_voters(posterior, most_draws=most)))
 
 
 def _onsets(voters: BestOption) -> object:
