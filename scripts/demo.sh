@@ -11,7 +11,7 @@ tslaw measure ladder-demo --out "$out" --resume
 step "fit: posterior of the accuracy-versus-memory surface"
 # A fit that fails its diagnostics (status 1) is still shown, marked as failed; the demo then ends with its status.
 status=0
-tslaw fit "$out"/ladder-*.nc --out "$out/fit.nc" --warmup 400 --samples 1200 --overwrite || status=$?
+tslaw fit "$out"/ladder-*.nc --out "$out/fit.nc" --warmup 400 --samples 2000 --overwrite || status=$?
 [ "$status" -le 1 ] || exit "$status"
 step "crossover: memory to weights or to thinking?"
 for bits in 4 8 16; do tslaw crossover "$out/fit.nc" --weight-bits "$bits" --task ladder-math; done
