@@ -91,7 +91,7 @@ def section(nuts: Path, quick: Path, data: Path, record: Mapping[str, Any]) -> s
     from_nuts, from_quick = reported(its), reported(mine)
     found = compared(from_nuts.quantities, from_quick.quantities)
     how = json.loads(trees[1].attrs["provenance"])["sampling"]
-    settings = ", ".join(f"{name} {how[name]}" for name in ("steps", "rounds", "pairs", "samples", "seed"))
+    settings = ", ".join(f"{name} {how[name]}" for name in ("steps", "pairs", "samples", "seed"))
     within = json.loads(trees[1].attrs["diagnostics"])[mine.task]["seconds"]
     lines = [
         f"## {its.task}\n",

@@ -14,59 +14,84 @@ from simulated import as_dataset, draw_truth, template
 
 from tslaw.dataset import save_dataset
 from tslaw.errors import TslawError
+from tslaw.fit.arrow import Arrow, laplace_arrow
 from tslaw.fit.fit_file import load_posterior, misfit, open_fit
 from tslaw.fit.fit_tasks import fit_tasks
-from tslaw.fit.quick import Arrow, Quick, fit_arrow, nearest_arrow
+from tslaw.fit.quick import Quick, fit_arrow
 from tslaw.fit.simulate import simulate_task
 from tslaw.plots.style import new_figure
 from tslaw.plots.view import task_view
 
-N_DENSE, N_EFFECTS = 3, 5
+N_SHARED, N_PROBLEMS, N_EACH = 3, 4, 2
+N = N_SHARED + N_PROBLEMS * N_EACH
 
 
 def covariance_of_an_arrow(seed: int) -> np.ndarray:
-    """Of effects that are independent given the first parameters."""
+    """Of effects on problems that say nothing of each other given what they share."""
     rng = np.random.default_rng(seed)
-    root = np.eye(N_DENSE + N_EFFECTS) * rng.uniform(0.3, 2.0, N_DENSE + N_EFFECTS)
-    root[:N_DENSE, :N_DENSE] += np.tril(rng.normal(size=(N_DENSE, N_DENSE)), -1)
-    root[N_DENSE:, :N_DENSE] = rng.normal(size=(N_EFFECTS, N_DENSE))
+    root = np.eye(N) * rng.uniform(0.3, 0.9, N)
+    root[:N_SHARED, :N_SHARED] += np.tril(0.3 * rng.normal(size=(N_SHARED, N_SHARED)), -1)
+    root[N_SHARED:, :N_SHARED] = 0.3 * rng.normal(size=(N - N_SHARED, N_SHARED))
+    for first in range(N_SHARED, N, N_EACH):
+        root[first + 1, first] = 0.5 * rng.normal()
     return root @ root.T
 
 
 def covariance_of(arrow: Arrow) -> np.ndarray:
-    place = jax.vmap(arrow.place)(jnp.eye(N_DENSE + N_EFFECTS)) - arrow.middle
+    place = jax.vmap(arrow.place)(jnp.eye(N)) - arrow.middle
     return np.asarray(place.T @ place)
 
 
-def test_an_arrow_keeps_all_but_what_effects_say_of_each_other() -> None:
+def arrow_of(middle: np.ndarray, covariance: np.ndarray) -> Arrow:
+    """By the slopes of a normal's energy."""
+    precision = np.linalg.inv(covariance)
+    return laplace_arrow(middle, lambda place: precision @ (place - middle), N_SHARED, N_EACH)
+
+
+def test_an_arrow_is_the_normal_whose_curvature_it_was_given() -> None:
     rng = np.random.default_rng(1)
-    any_root = rng.normal(size=(N_DENSE + N_EFFECTS, 20))
-    middle = rng.normal(size=N_DENSE + N_EFFECTS)
-    for covariance, whole in ((covariance_of_an_arrow(0), True), (any_root @ any_root.T, False)):
-        arrow = nearest_arrow(middle, covariance, N_DENSE)
-        found = covariance_of(arrow)
-        assert found[:N_DENSE] == pytest.approx(covariance[:N_DENSE])
-        assert np.diag(found) == pytest.approx(np.diag(covariance))
-        assert np.allclose(found, covariance) == whole
-        normal = jnp.asarray(rng.normal(size=len(middle)))
-        again = arrow.of(nearest_arrow(middle, covariance_of_an_arrow(1), N_DENSE))
-        inner = nearest_arrow(middle, covariance_of_an_arrow(1), N_DENSE).place(normal)
-        assert np.asarray(again.place(normal)) == pytest.approx(np.asarray(arrow.place(inner)))
-        assert np.asarray(arrow.normal(arrow.place(normal))) == pytest.approx(np.asarray(normal))
-        off = np.asarray(arrow.place(normal)) - middle
-        expected = -0.5 * off @ np.linalg.solve(found, off) - 0.5 * np.linalg.slogdet(found)[1]
-        assert float(arrow.log_density(arrow.place(normal))) == pytest.approx(expected)
+    middle, covariance = rng.normal(size=N), covariance_of_an_arrow(0)
+    scaled = covariance / np.linalg.eigvalsh(covariance).max()  # no curvature below 1
+    arrow = arrow_of(middle, scaled)
+    found = covariance_of(arrow)
+    assert found == pytest.approx(scaled, abs=1e-6)
+    normal = jnp.asarray(rng.normal(size=N))
+    inner = covariance_of_an_arrow(1)
+    inner = arrow_of(rng.normal(size=N), inner / np.linalg.eigvalsh(inner).max())
+    both = arrow.of(inner)
+    assert np.asarray(both.place(normal)) == pytest.approx(np.asarray(arrow.place(inner.place(normal))))
+    assert np.asarray(arrow.normal(arrow.place(normal))) == pytest.approx(np.asarray(normal))
+    off = np.asarray(arrow.place(normal)) - middle
+    expected = -0.5 * off @ np.linalg.solve(found, off) - 0.5 * np.linalg.slogdet(found)[1]
+    assert float(arrow.log_density(arrow.place(normal))) == pytest.approx(expected)
+
+
+def test_directions_in_which_a_start_is_no_mode_are_as_wide_as_the_unit() -> None:
+    slope = np.concatenate([[-1.0, 0.2, 4.0], np.full(N - N_SHARED, 0.1)])
+    found = covariance_of(laplace_arrow(np.zeros(N), lambda place: slope * place, N_SHARED, N_EACH))
+    assert found == pytest.approx(np.diag([1.0, 1.0, 0.25, *np.ones(N - N_SHARED)]), abs=1e-6)
 
 
 def test_a_normal_posterior_is_found_from_a_bad_start() -> None:
     covariance = covariance_of_an_arrow(0)
-    middle = np.linspace(-2.0, 2.0, len(covariance))
+    middle = np.linspace(-2.0, 2.0, N)
     precision = jnp.asarray(np.linalg.inv(covariance))
     energy = jax.jit(jax.value_and_grad(lambda z: 0.5 * (z - middle) @ precision @ (z - middle)))
-    start = nearest_arrow(np.zeros_like(middle), np.eye(len(middle)), N_DENSE)
+    start = arrow_of(np.zeros(N), np.eye(N))
     nearest = fit_arrow(energy, start, Quick(steps=1500, progress=False))
     assert np.asarray(nearest.middle) == pytest.approx(middle, abs=0.05)
     assert covariance_of(nearest) == pytest.approx(covariance, abs=0.05 * np.diag(covariance).max())
+
+
+def test_steps_that_lead_away_are_not_followed() -> None:
+    """Too long ones are halved, and where none helps the start is kept."""
+    energy = jax.jit(jax.value_and_grad(lambda z: 0.5 * z @ z))
+    start = arrow_of(np.zeros(N), np.eye(N))
+    kept = fit_arrow(energy, start, Quick(steps=3, step_size=500.0, progress=False))
+    assert all((np.asarray(a) == np.asarray(b)).all() for a, b in zip(kept, start, strict=True))
+    away = arrow_of(np.full(N, 0.1), np.eye(N))
+    found = fit_arrow(energy, away, Quick(steps=200, step_size=0.02, progress=False))
+    assert np.abs(found.middle).max() < 0.05
 
 
 @pytest.fixture(scope="module")

@@ -256,16 +256,17 @@ class Laplace(NamedTuple):
     energy: Energy
 
 
-def laplace(data: TaskData, prior: Prior, map_steps: int) -> Laplace:
-    """Where one task's inference starts: the MAP at fixed scales, and the curvature there."""
+def map_mode(data: TaskData, prior: Prior, map_steps: int) -> tuple[dict[str, Array], Energy]:
+    """The MAP of one task at fixed scales, and the energy by which it was found."""
     rough = unconstrain_fn(sample_parameters, (data, prior), {}, rough_start(data, prior))
     energy = flat_energy(data, prior, rough)
+    return map_start(rough, lambda z: energy(z)[1], map_steps, MAP_SCALES), energy
 
-    def gradient(z: Array) -> Array:
-        return energy(z)[1]
 
-    mode = map_start(rough, gradient, map_steps, MAP_SCALES)
-    return Laplace(mode, laplace_covariance(mode, gradient), energy)
+def laplace(data: TaskData, prior: Prior, map_steps: int) -> Laplace:
+    """Where one task's inference starts: the MAP at fixed scales, and the curvature there."""
+    mode, energy = map_mode(data, prior, map_steps)
+    return Laplace(mode, laplace_covariance(mode, lambda z: energy(z)[1]), energy)
 
 
 def launch(data: TaskData, prior: Prior, map_steps: int, checkpoint: Checkpoint | None) -> Laplace:

@@ -20,12 +20,17 @@ def each_draw(function: Callable[[Any], Any], draws: Any) -> Any:
     return jax.lax.map(function, draws, batch_size=None if jax.default_backend() == "cpu" else ON_A_GPU)
 
 
+def cores() -> int:
+    """How many threads a computation is worth: one on a GPU, and on a CPU one a core."""
+    return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
+
+
 def over_draws(function: Callable[[Any], Any], draws: Any) -> Any:
     """What the compiled `function` says of `draws`, (draw, ...) arrays in mappings or tuples, in whose order its
     results' first axis is: on a CPU a part of the draws a core, for it lets go of Python while it computes."""
     arrays = jax.tree.map(np.asarray, draws)
     n = len(jax.tree.leaves(arrays)[0])
-    parts = min(n, len(os.sched_getaffinity(0))) if jax.default_backend() == "cpu" else 1
+    parts = min(n, cores())
     # Equally long, the last one filled up, so that there is one shape to compile for.
     places = np.minimum(np.arange(parts * -(-n // parts)), n - 1).reshape(parts, -1)
 
