@@ -58,6 +58,7 @@ def fit_arrow(energy: Energy, start: Arrow, quick: Quick, show: Show = lambda _,
     standard normal: Adam's steps, alike in all directions, need them.
 
     Steps that lead away are not followed, and smaller ones taken; after the last of them the start is what there is.
+    A start whose coordinates are far from those takes a second turn, from what the first one found.
     """
     checks = _antithetic(np.random.default_rng([quick.seed, 0]), CHECK_PAIRS, len(start.middle))
     level = divergence(energy, start, checks)
