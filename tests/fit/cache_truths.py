@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from simulated import Truth, draw_truth, qwen3_shapes
 
+from tslaw.fit.cache_terms import evicts
 from tslaw.fit.data import TaskData
 from tslaw.fit.simulate import task_without_data
 from tslaw.policy import parse_kv_policy
@@ -39,14 +40,23 @@ def cache_truth(seed: int, data: TaskData) -> Truth:
         "gamma_kv": rng.normal(0.2, 0.1),
         "loss_kv": rng.normal(-2.0, 0.3),
         "gamma_evict": rng.normal(0.2, 0.1),
-        "evict_onset": rng.normal(0.0, 0.2),
         "power_rkv": rng.uniform(0.6, 1.0),
         "power_streaming": rng.uniform(0.3, 0.6),
         "found_rkv": rng.uniform(0.5, 0.9),
         "found_streaming": rng.uniform(0.9, 1.4),
         "loss_rkv": rng.normal(-2.0, 0.2),
         "loss_streaming": rng.normal(-1.0, 0.2),
+        "reach": rng.normal(0.1, 0.1),
+        "onset_rkv": rng.normal(0.0, 0.2),
+        "onset_streaming": rng.normal(0.0, 0.2),
+        "worth_rkv": rng.uniform(0.7, 0.9),
+        "worth_streaming": rng.uniform(1.0, 1.2),
         "sd_kv": 0.2,
+        "sd_kv_own": 0.1,
+        "sd_kv_cut": 0.5,
     }
     own["kv_misfit"] = own["sd_kv"] * rng.standard_normal((len(data.shapes), len(data.cache_kinds)))
+    own["kv_own"] = own["sd_kv_own"] * rng.standard_normal(len(data.arms)) * ~data.full_cache()
+    evicted = [[evicts(policy, budget) for budget in data.budgets] for policy in data.kv_policies]
+    own["kv_cut"] = own["sd_kv_cut"] * rng.standard_normal((len(data.arms), len(data.budgets))) * evicted
     return truth | {name: np.asarray(value, float) for name, value in own.items()}

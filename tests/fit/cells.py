@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from tslaw.fit import likelihood, surface
+from tslaw.fit import cache_arms, likelihood
 from tslaw.fit.data import TaskData
 from tslaw.fit.lengths import arm_traits, relapse_chain
 from tslaw.fit.model import state_table
@@ -23,7 +23,7 @@ def cell_log_likelihood(params: dict[str, Array], data: TaskData) -> Array:
     """Log-likelihood of all trajectories of every arm on every problem, (arm, problem)."""
     counts = np.zeros((len(data.arms), len(data.problems), len(data.patterns)))
     counts[data.row_arm, data.row_problem, data.row_pattern] = data.row_count
-    slip = surface.slip_rate(params, jnp.asarray(data.log_size), arm_traits(params, data).slip)
+    slip = cache_arms.slips(params, data, arm_traits(params, data))
     every = np.broadcast_to(data.patterns, (len(data.arms), *data.patterns.shape))
     probes = likelihood.probe_probabilities(every, params["guess"], slip, relapse_chain(params, data))
     return jnp.sum(pattern_log_likelihood(state_table(params, data), probes) * counts, axis=-1)

@@ -151,7 +151,10 @@ def test_costs_of_compressed_caches_move_with_the_reference_too() -> None:
     nothing = dict.fromkeys(data.cache_kinds, jax.numpy.zeros(3))
     for policy in ("quantized:4", "rkv:2048", "streaming:512+quantized:2"):
         parsed = parse_kv_policy(policy)
-        there, here = (cache_terms(p, parsed, jax.numpy.asarray(x), nothing) for p, x in ((before, 0.8), (after, 0.3)))
+        there, here = (
+            cache_terms(p, parsed, jax.numpy.asarray(x), nothing, jax.numpy.zeros(3))
+            for p, x in ((before, 0.8), (after, 0.3))
+        )
         for a, b in zip(jax.tree.leaves(there), jax.tree.leaves(here), strict=True):
             assert np.allclose(a, b)
 

@@ -115,7 +115,7 @@ def test_predictions_know_what_a_cache_costs_and_how_unsure_that_is() -> None:
     full = predict_accuracy(many, 4e9, 16.0, tokens)
     assert (full == predict_accuracy(many, 4e9, 16.0, tokens, policy=FULL)).all()
     assert np.median(full) > np.median(found["rkv:3000"]) > np.median(found["rkv:1000"])
-    sure = posterior_of([TRUTHS[0] | {"sd_kv": np.asarray(1e-9)}] * 300, DATA)
+    sure = posterior_of([TRUTHS[0] | dict.fromkeys(("sd_kv", "sd_kv_own", "sd_kv_cut"), np.asarray(1e-9))] * 300, DATA)
     certain = predict_accuracy(sure, 4e9, 16.0, tokens, policy=parse_kv_policy("rkv:1000"))
     assert found["rkv:1000"].std() > certain.std()
     with pytest.raises(TslawError, match="random"):
@@ -127,7 +127,7 @@ def test_predictions_know_what_a_cache_costs_and_how_unsure_that_is() -> None:
 
 def test_bits_between_the_measured_ones_are_predicted_between_them() -> None:
     """Without what such a cache may be off the curve."""
-    sure = posterior_of([TRUTHS[0] | {"sd_kv": np.asarray(1e-9)}] * 50, DATA)
+    sure = posterior_of([TRUTHS[0] | dict.fromkeys(("sd_kv", "sd_kv_own", "sd_kv_cut"), np.asarray(1e-9))] * 50, DATA)
     tokens = np.array([16000.0])
     middle = [
         np.median(predict_accuracy(sure, 4e9, 16.0, tokens, policy=parse_kv_policy(f"quantized:{bits}", ANY_BITS)))

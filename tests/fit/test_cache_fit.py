@@ -33,7 +33,7 @@ from tslaw.fit.simulate import simulate_task
 from tslaw.fit.subset import arms_at
 
 POLICIES = ("full", "quantized:4", "quantized:2", "rkv:1024", "rkv:4096", "streaming:2048", "rkv:2048+quantized:2")
-RECOVERED = ("delta_kv", "kappa_kv", "evict_onset", "found_rkv", "found_streaming", "loss_rkv")
+RECOVERED = ("delta_kv", "kappa_kv", "onset_rkv", "worth_rkv", "found_rkv", "found_streaming", "loss_rkv")
 
 
 @pytest.mark.slow
@@ -52,11 +52,13 @@ def test_a_known_truth_is_found_again() -> None:
         assert abs(z) < 3.5, (name, z)
         assert float(spread[name]) < 0.6, f"{name} is hardly known"
     dense = dense_sites(data)
-    assert {*site_names(data.cache_kinds), "kv_level"} < set(dense)
+    assert {*site_names(data.cache_kinds), "kv_level", "kv_own_level"} < set(dense)
     blocks = starting_mass(mode, covariance, dense)
     assert sum(len(np.diag(b)) if b.ndim == 2 else len(b) for b in blocks.values()) == len(covariance)
     found = constrain_fn(sample_parameters, (data, prior), {}, mode, return_deterministic=True)
     assert found["kv_misfit"].shape == (3, 3)
+    assert (found["kv_own"][data.full_cache()] == 0).all()
+    assert (found["kv_cut"] != 0).sum() == 3 * 12, "a number for every budget beyond what is kept"
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,10 @@ def test_a_fit_of_compressed_caches_comes_back_as_it_went_in(fit, path) -> None:
     drawn = fit.draws.posterior["kv_misfit"].reshape(-1, len(data.shapes), 3)
     models = [list(data.shapes).index(model) for model in found.shapes]
     assert np.array_equal(found.params["kv_misfit"], drawn[:, models])
+    places = [data.arms.index(arm) for arm in found.arms]
+    assert np.array_equal(found.params["kv_own"], fit.draws.posterior["kv_own"].reshape(-1, len(data.arms))[:, places])
+    cuts = fit.draws.posterior["kv_cut"].reshape(-1, len(data.arms), len(data.budgets))
+    assert np.array_equal(found.params["kv_cut"], cuts[:, places])
     assert len(found.family_arms("equation")) == 2
 
 
@@ -119,7 +125,7 @@ def _without_caches(fit: TaskFit) -> TaskFit:
     """The full arms of a fit as a fit of another task."""
     full = np.flatnonzero(fit.data.full_cache())
     data: TaskData = replace(arms_at(fit.data, full), task="plain", policies=())
-    names = {*site_names(fit.data.cache_kinds), "kv_misfit"}
+    names = {*site_names(fit.data.cache_kinds), "kv_misfit", "kv_own", "kv_cut"}
     posterior = {n: v for n, v in fit.draws.posterior.items() if n not in names}
     posterior |= {n: posterior[n][:, :, full] for n in ("misfit", "own_length")}
     draws = Draws(posterior, fit.draws.sample_stats, 0.0)

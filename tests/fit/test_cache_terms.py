@@ -59,10 +59,10 @@ def test_parameters_are_those_of_the_kinds_that_occur() -> None:
     assert cache_terms.site_names(()) == ()
     rounding = cache_terms.site_names(cache_terms.kinds_in([parse_kv_policy("quantized:4"), FULL]))
     assert "delta_kv" in rounding
-    assert "evict_onset" not in rounding
-    assert "sd_kv" in rounding
+    assert not {"gamma_evict", "reach", "sd_kv_cut"} & set(rounding)
+    assert {"sd_kv", "sd_kv_own"} < set(rounding)
     hybrid = cache_terms.site_names(cache_terms.kinds_in([parse_kv_policy("rkv:64+quantized:2")]))
-    assert {"delta_kv", "found_rkv", "loss_rkv"} < set(hybrid)
+    assert {"delta_kv", "found_rkv", "loss_rkv", "onset_rkv", "worth_rkv", "reach", "sd_kv_cut"} < set(hybrid)
     assert "found_streaming" not in hybrid
 
 
@@ -70,7 +70,7 @@ def test_data_without_compressed_caches_gain_no_parameter() -> None:
     data = simulate_task(empty := template(4, (16, 4)), draw_truth(1, empty), 2, 0)
     assert data.policies == ()
     assert cache_sites(data) == ()
-    assert not {"sd_kv", "kv_level"} & set(rough_start(data, Prior()))
+    assert not {"sd_kv", "kv_level", "kv_own_level", "kv_cut_level"} & set(rough_start(data, Prior()))
     compressed = cache_template(4)
     compressed = simulate_task(compressed, cache_truth(1, compressed), 2, 0)
     assert set(cache_sites(compressed)) == set(rough_start(compressed, Prior())) - set(rough_start(data, Prior()))
@@ -117,15 +117,20 @@ def test_cells_against_integrals_and_every_path(task) -> None:
         x, model = float(data.log_size[i]), int(data.model_index()[i])
         own = surface_reference.of_model(truth, model)
         misfit = dict(zip(data.cache_kinds, truth["kv_misfit"][model], strict=True))
-        ability, of_rounding = (0.0, 0.0)
+        ability, of_rounding, of_cache = 0.0, 0.0, float(truth["kv_own"][i])
+        assert of_cache != 0.0 or policy == FULL
         if policy.bits < 16:
-            ability, of_rounding = cache_reference.rounding(truth, policy, x, misfit["quantized"])
+            ability, of_rounding = cache_reference.rounding(truth, policy, x, misfit["quantized"] + of_cache)
         evictor_misfit = misfit.get(policy.evictor or "", 0.0)
         typical = surface_reference.log_length(own, x, 16.0)
         clock = np.exp(float(truth["relapse_power"]) * (np.log(points) - typical))
         lost = of_rounding * clock
         if policy.evictor:
-            lost = lost + [cache_reference.evicted_losses(truth, policy, x, evictor_misfit, t) for t in points]
+            lost = lost + [
+                cache_reference.evicted_losses(truth, policy, x, evictor_misfit, of_cache, t) for t in points
+            ]
+        odds = surface_reference.slip(own, x) / (1.0 - surface_reference.slip(own, x)) * np.exp(truth["kv_cut"][i])
+        slips = (odds / (1.0 + odds)).tolist()
         rate = np.exp(own["relapse0"] + truth["relapse1"] * x)
         chain = [
             cache_reference.decay_and_kept(rate, float(truth["kept"]), a, b)
@@ -137,7 +142,7 @@ def test_cells_against_integrals_and_every_path(task) -> None:
             logit = surface_reference.ability(truth, x, 16.0) + truth["misfit"][i] - ability
             q = 1 / (1 + np.exp(-(logit - truth["difficulty"][j] + truth["model_effect"][model, j])))
             finished = [
-                cache_reference.finished(truth, policy, x, evictor_misfit, typical + longer, late, t)
+                cache_reference.finished(truth, policy, x, evictor_misfit, of_cache, typical + longer, late, t)
                 for t in data.budgets
             ]
             expected = sum(
@@ -147,7 +152,7 @@ def test_cells_against_integrals_and_every_path(task) -> None:
                         float(q),
                         finished,
                         float(truth["guess"]),
-                        surface_reference.slip(own, x),
+                        slips,
                         [decay for decay, _ in chain],
                         [kept for _, kept in chain],
                     )
@@ -174,10 +179,12 @@ def test_every_parameter_takes_effect(task) -> None:
     grid, rows = length_grid(data.budgets), row_table(data)
     params = as_params(truth, data)
     gradient = jax.jit(jax.grad(lambda p: jnp.sum(problem_log_likelihood(p, data, grid, rows))))(params)
-    for name in (*cache_terms.site_names(data.cache_kinds), "kv_misfit"):
-        slope = np.asarray(gradient[name])
+    acts = {"kv_own": ~data.full_cache(), "kv_cut": truth["kv_cut"] != 0}
+    spreads = ("sd_kv", "sd_kv_own", "sd_kv_cut")  # they act through the effects' priors
+    for name in (*cache_terms.site_names(data.cache_kinds), "kv_misfit", "kv_own", "kv_cut"):
+        slope = np.asarray(gradient[name])[acts.get(name, ...)]
         assert np.isfinite(slope).all(), name
-        assert (slope != 0).all() or name == "sd_kv", name  # the spread acts through the misfits' prior
+        assert (slope != 0).all() or name in spreads, name
 
 
 def test_compression_costs_what_it_should(task) -> None:

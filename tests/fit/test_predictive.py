@@ -17,11 +17,11 @@ from tslaw.fit.simulate import simulate_patterns, simulate_task
 
 
 def test_patterns_occur_as_often_as_they_should() -> None:
-    q, finished, guess, slip, n = 0.7, [0.2, 0.5, 0.9], 0.2, 0.1, 40_000
+    q, finished, guess, slip, n = 0.7, [0.2, 0.5, 0.9], 0.2, [0.1, 0.4, 0.05], 40_000
     decay, kept = [0.9, 0.7, 0.5], 0.3
     states = np.tile(reference.state_probabilities(q, finished), (n, 1))
     relapse = Relapse(np.tile(decay, (n, 1)), kept)
-    right = simulate_patterns(states, guess, np.full(n, slip), relapse, np.random.default_rng(0))
+    right = simulate_patterns(states, guess, np.tile(slip, (n, 1)), relapse, np.random.default_rng(0))
     for pattern in product((0, 1), repeat=3):
         expected = reference.pattern_probability(pattern, q, finished, guess, slip, decay, kept)
         assert (right == pattern).all(axis=1).mean() == pytest.approx(expected, abs=4 * np.sqrt(expected / n))

@@ -31,9 +31,12 @@ def eviction_scale(truth: Truth, x: float, misfit: float) -> float:
     return exp(-float(truth["gamma_evict"]) * x + misfit)
 
 
-def log_onset(truth: Truth, policy: KVPolicy) -> float:
+def log_onset(truth: Truth, policy: KVPolicy, x: float, own: float) -> float:
+    """ln r: onset and size move it, and it grows with what is kept, both in typical lengths, as a power."""
     assert policy.retain is not None
-    return log(policy.retain) + float(truth["evict_onset"])
+    typical, worth = exp(float(truth["mu0"])), float(truth[f"worth_{policy.evictor}"])
+    shift = float(truth[f"onset_{policy.evictor}"]) + float(truth["reach"]) * x - own
+    return log(typical * exp(shift) * (policy.retain / typical) ** worth)
 
 
 def found_by(slack: float, kept_slack: float, spread: float, exponent: float) -> float:
@@ -43,12 +46,14 @@ def found_by(slack: float, kept_slack: float, spread: float, exponent: float) ->
     return float(np.trapezoid(norm.pdf(lengths, scale=spread) * chance, lengths))
 
 
-def finished(truth: Truth, policy: KVPolicy, x: float, misfit: float, mean: float, late: float, tokens: float) -> float:
+def finished(
+    truth: Truth, policy: KVPolicy, x: float, misfit: float, own: float, mean: float, late: float, tokens: float
+) -> float:
     """F of an arm whose problem has mean log length `mean`."""
     exponent = 0.0
     if policy.evictor:
         exponent = float(truth[f"found_{policy.evictor}"]) * eviction_scale(truth, x, misfit)
-    onset = log_onset(truth, policy) if policy.evictor else 0.0
+    onset = log_onset(truth, policy, x, own) if policy.evictor else 0.0
     sigma, delay = float(truth["sigma_len"]), float(truth["late_delay"])
     total = 0.0
     for share, center, spread in ((1.0 - late, mean, sigma), (late, mean + delay, np.hypot(sigma, 0.5 * delay))):
@@ -56,11 +61,11 @@ def finished(truth: Truth, policy: KVPolicy, x: float, misfit: float, mean: floa
     return total
 
 
-def evicted_losses(truth: Truth, policy: KVPolicy, x: float, misfit: float, tokens: float) -> float:
+def evicted_losses(truth: Truth, policy: KVPolicy, x: float, misfit: float, own: float, tokens: float) -> float:
     """Losses by eviction up to `tokens`: the clock's rate, exp(power z) where z is how far beyond r, integrated."""
     power, width = float(truth[f"power_{policy.evictor}"]), 0.2
     rate = exp(float(truth[f"loss_{policy.evictor}"])) * eviction_scale(truth, x, misfit)
-    beyond = (log(tokens) - log_onset(truth, policy)) / width
+    beyond = (log(tokens) - log_onset(truth, policy, x, own)) / width
     since = width * (beyond + log1p(exp(-beyond)) if beyond > 0 else log1p(exp(beyond)))
     return rate * expm1(power * since) / power
 

@@ -37,16 +37,17 @@ def pattern_probability(
     q: float,
     finished: Sequence[float],
     guess: float,
-    slip: float,
+    slip: float | Sequence[float],
     decay: Sequence[float],
     kept: float | Sequence[float],
 ) -> float:
     """Over every moment of solving and every way to be right and lost after it."""
     total, n = 0.0, len(pattern)
+    slips = [slip] * n if isinstance(slip, float) else slip
     for moment, weight in enumerate(state_probabilities(q, finished)):
         for path in product((True, False), repeat=n - moment):
             chance = weight * chain_probability(path, moment, decay, kept)
             for k, outcome in enumerate(pattern):
-                chance *= probe(outcome, k >= moment and path[k - moment], guess, slip)
+                chance *= probe(outcome, k >= moment and path[k - moment], guess, slips[k])
             total += chance
     return total

@@ -209,6 +209,11 @@ def _cache_at(draws: dict[str, np.ndarray], shift: float) -> dict[str, np.ndarra
     moved = {}
     for name in draws:
         of = general_name(name)
+        if of == "onset":
+            # r at the new reference, where what is kept is relative to another typical length.
+            worth = draws[name.replace("onset", "worth")]
+            moved[name] = draws[name] + shift * (draws["reach"] - (1.0 - worth) * draws["mu1"])
+            continue
         gamma = "gamma_kv" if of in ("delta_kv", "loss_kv") else "gamma_evict" if of in ("found", "loss") else None
         if gamma is None:
             continue

@@ -41,6 +41,13 @@ def arms_of(data: TaskData, kind: str) -> np.ndarray:
     return np.array([i for i, policy in enumerate(data.kv_policies) if kind in kinds_of(policy)], int)
 
 
+def slips(params: Params, data: TaskData, traits: surface.Traits) -> Array:
+    """The slip rate of every arm, whose models have these traits, at every budget: (arm, budget)."""
+    own = jnp.asarray(traits.slip)[:, None] + (params["kv_cut"] if data.cache_kinds else 0.0)
+    rates = surface.slip_rate(params, jnp.asarray(data.log_size)[:, None], own)
+    return jnp.broadcast_to(rates, (len(data.arms), len(data.budgets)))
+
+
 def rounding(params: Params, data: TaskData) -> CacheTerms:
     """What rounding costs every arm, (arm,) each; 0 for those whose cache is not rounded."""
     nothing = jnp.zeros(len(data.arms))
@@ -48,7 +55,8 @@ def rounding(params: Params, data: TaskData) -> CacheTerms:
         return CacheTerms(nothing, nothing, None)
     arm = arms_of(data, ROUNDING)
     bits = jnp.asarray([float(data.kv_policies[i].bits) for i in arm])
-    found = rounding_terms(params, jnp.asarray(data.log_size[arm]), bits, kind_misfit(params, data, ROUNDING, arm))
+    misfit = kind_misfit(params, data, ROUNDING, arm) + params["kv_own"][arm]
+    found = rounding_terms(params, jnp.asarray(data.log_size[arm]), bits, misfit)
     return CacheTerms(nothing.at[arm].set(found.ability), nothing.at[arm].set(found.loss), None)
 
 
@@ -59,7 +67,7 @@ def eviction(params: Params, data: TaskData) -> Evicting | None:
         arm = arms_of(data, evictor)
         retain = jnp.asarray([float(data.kv_policies[i].retain or 0) for i in arm])
         x, misfit = jnp.asarray(data.log_size[arm]), kind_misfit(params, data, evictor, arm)
-        found = eviction_terms(params, evictor, x, retain, misfit)
+        found = eviction_terms(params, evictor, x, retain, misfit, params["kv_own"][arm])
         places.append(arm)
         terms.append([jnp.broadcast_to(term, arm.shape) for term in found])
     if not places:

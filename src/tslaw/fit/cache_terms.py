@@ -2,20 +2,26 @@
 
 Compression does two things to a trajectory. Solutions are found less often, and what was solved is lost: for good, as
 the working that would find it again is gone too. Both are as large as a scale says, which changes with size and is a
-model's own besides (`kv_misfit`, one number for each model and kind of compression):
+model's own besides (`misfit`: `kv_misfit`, one number for each model and kind of compression). What one cache costs one
+model is its own too (`own`: `kv_own`, an arm each, in both kinds for a hybrid):
 
-    rounding to b_kv bits    scale = s_kv(b_kv) exp(-gamma_kv x + misfit)
+    rounding to b_kv bits    scale = s_kv(b_kv) exp(-gamma_kv x + misfit + own)
         ability falls by delta_kv scale logits, and the solved is lost at the rate exp(loss_kv) scale on the clock on
         which relapses happen
     an evictor that keeps R  scale = exp(-gamma_evict x + misfit)
         a solution that would come after t > r tokens comes with the chance (r / t)^(found scale), where
-        r = R exp(evict_onset); the solved is lost at the rate exp(loss) scale on a clock that starts at r and
-        runs as the `power` says: as ln(t / r) or as t / r
+        r = L exp(onset + reach x - own) (R / L)^worth and L = exp(mu0) is a typical length; the solved is lost at
+        the rate exp(loss) scale on a clock that starts at r and runs as the `power` says: as ln(t / r) or as t / r
 
-`found`, `loss` and `power` are one number an evictor each. r is fitted because R counts the prompt too, and eviction
-waits for a buffer to fill. A model that solves a problem within r tokens does so as with a full cache: eviction costs
-long thinking. Solutions that come late are lost by the same rule, so no chance of solving depends on a problem's
-length. Everything here is a pure function of arrays.
+`found`, `loss`, `power`, `onset` and `worth` are one number an evictor each. r is fitted because R counts the prompt
+too, and eviction waits for a buffer to fill; because evictors differ in what twice as many tokens are worth; and
+because models differ in how long they manage with what is left, which is not how much they lose from then on. A model
+that solves a problem within r tokens does so as with a full cache: eviction costs long thinking. Solutions that come
+late are lost by the same rule, so no chance of solving depends on a problem's length.
+
+Where a budget cuts in a text, an evicted cache may or may not hold what the answer needs, and does again at the next
+budget: that is no loss, but a slip. Beyond R tokens every budget of every arm adds its own number to the logit of the
+slip rate (`kv_cut`), between budgets what lies between. Everything here is a pure function of arrays.
 """
 
 from __future__ import annotations
@@ -32,7 +38,7 @@ from tslaw.policy import KVPolicy
 NATIVE_BITS, REFERENCE_BITS = 16.0, 2.0
 ROUNDING = "quantized"
 """The kind of compression that is not an evictor's name."""
-EVICTOR_TERMS = ("found", "loss", "power")
+EVICTOR_TERMS = ("found", "loss", "power", "onset", "worth")
 """Parameters that every evictor has of its own, by the names in front of its."""
 ONSET_WIDTH = 0.2
 """Log tokens over which eviction sets in: prompts differ in length, and so does what is left for thinking."""
@@ -50,6 +56,17 @@ class Evicted(NamedTuple):
     power: Array
 
 
+class Cuts(NamedTuple):
+    """What is added to the logit of the slip rate, `logit`, at log budgets `log_budget`, (..., budget) both."""
+
+    log_budget: Array
+    logit: Array
+
+    def at(self, budgets: Array) -> Array:
+        """Of one draw at other budgets (budget,): between its own what lies between, beyond them as at the last."""
+        return jnp.interp(jnp.log(budgets), self.log_budget, self.logit)
+
+
 class CacheTerms(NamedTuple):
     """What an arm's cache costs: logits of ability, the rate at which the solved is lost by rounding, and `evicted`
     (None where nothing is)."""
@@ -65,6 +82,11 @@ def kinds_of(policy: KVPolicy) -> tuple[str, ...]:
     return evictor + ((ROUNDING,) if policy.bits != NATIVE_BITS else ())
 
 
+def evicts(policy: KVPolicy, budget: float) -> bool:
+    """Whether a policy has evicted something by `budget` tokens."""
+    return policy.evictor is not None and budget > (policy.retain or 0)
+
+
 def kinds_in(policies: Sequence[KVPolicy]) -> tuple[str, ...]:
     """All kinds that occur, in alphabetical order: the last axis of `kv_misfit`."""
     return tuple(sorted({kind for policy in policies for kind in kinds_of(policy)}))
@@ -74,9 +96,10 @@ def site_names(kinds: Sequence[str]) -> tuple[str, ...]:
     """The scalar parameters that a surface with these kinds of compression has besides the others."""
     evictors = [kind for kind in kinds if kind != ROUNDING]
     names = ["delta_kv", "kappa_kv", "gamma_kv", "loss_kv"] if ROUNDING in kinds else []
-    names += ["gamma_evict", "evict_onset"] if evictors else []
+    names += ["gamma_evict", "reach"] if evictors else []
     names += [f"{term}_{evictor}" for evictor in evictors for term in EVICTOR_TERMS]
-    return (*names, "sd_kv") if names else ()
+    names += ["sd_kv_cut"] if evictors else []
+    return (*names, "sd_kv", "sd_kv_own") if names else ()
 
 
 def kv_bit_shape(bits: Array, kappa_kv: Array) -> Array:
@@ -92,25 +115,32 @@ def rounding_terms(params: Mapping[str, Array], x: Array, bits: Array, misfit: A
     return CacheTerms(params["delta_kv"] * scale, jnp.exp(params["loss_kv"]) * scale, None)
 
 
-def eviction_terms(params: Mapping[str, Array], evictor: str, x: Array, retain: Array, misfit: Array) -> Evicted:
+def eviction_terms(
+    params: Mapping[str, Array], evictor: str, x: Array, retain: Array, misfit: Array, own: Array
+) -> Evicted:
     """What keeping `retain` tokens costs a model of log size `x`; all broadcast."""
     scale = jnp.exp(misfit - params["gamma_evict"] * x)
+    onset = params[f"onset_{evictor}"] + params["reach"] * x - own
     return Evicted(
-        jnp.log(retain) + params["evict_onset"],
+        params["mu0"] + onset + params[f"worth_{evictor}"] * (jnp.log(retain) - params["mu0"]),
         params[f"found_{evictor}"] * scale,
         jnp.exp(params[f"loss_{evictor}"]) * scale,
         params[f"power_{evictor}"],
     )
 
 
-def cache_terms(params: Mapping[str, Array], policy: KVPolicy, x: Array, misfit: Mapping[str, Array]) -> CacheTerms:
-    """What a policy costs a model of log size `x` with these misfits, by kind."""
+def cache_terms(
+    params: Mapping[str, Array], policy: KVPolicy, x: Array, misfit: Mapping[str, Array], own: Array
+) -> CacheTerms:
+    """What a policy costs a model of log size `x` with these misfits, by kind, and what is this cache's `own`. `params`
+    holds `mu0` besides `site_names`."""
     terms = CacheTerms(jnp.zeros(()), jnp.zeros(()), None)
     if policy.bits != NATIVE_BITS:
-        terms = rounding_terms(params, x, jnp.asarray(float(policy.bits)), misfit[ROUNDING])
+        terms = rounding_terms(params, x, jnp.asarray(float(policy.bits)), misfit[ROUNDING] + own)
     if policy.evictor is not None and policy.retain is not None:
         kept = jnp.asarray(float(policy.retain))
-        terms = terms._replace(evicted=eviction_terms(params, policy.evictor, x, kept, misfit[policy.evictor]))
+        evicted = eviction_terms(params, policy.evictor, x, kept, misfit[policy.evictor], own)
+        terms = terms._replace(evicted=evicted)
     return terms
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import arviz_base
 import arviz_stats
@@ -19,7 +19,14 @@ from tslaw.fit.model import POPULATION
 from tslaw.fit.particles import FORGOTTEN_LAST, bulk_and_tail_ess
 from tslaw.fit.surface import TRAITS
 
-EFFECTS = ("difficulty", "length", "misfit", "model_effect", "quantization_effect", "kv_misfit", *TRAITS)
+if TYPE_CHECKING:
+    import xarray as xr
+
+EFFECTS = (
+    *("difficulty", "length", "misfit", "model_effect", "quantization_effect"),
+    *("kv_misfit", "kv_own", "kv_cut"),
+    *TRAITS,
+)
 """The effects of problems, arms and models whose R-hat is looked at."""
 
 MAX_RHAT = 1.01
@@ -167,12 +174,19 @@ def _bad_share(loo: Any) -> float:
     return float((~(np.asarray(loo.pareto_k.values, float) <= BAD_PARETO)).mean())
 
 
+def _rhats(effect: xr.DataArray) -> np.ndarray:
+    """R-hat of every effect that varies: what a full cache costs, say, is nothing in all draws."""
+    each = effect.stack(each=[dim for dim in effect.dims if dim not in ("chain", "draw")], create_index=False)
+    varying = each[..., each.std(("chain", "draw")).values > 0]
+    return np.asarray(arviz_stats.rhat(varying.to_dataset(name="effect"))["effect"].values)
+
+
 def judge(draws: Draws, task: str, loo: Any, population: Sequence[str], effects: Sequence[str]) -> Diagnosis:
     """Check draws of any surface, given its LOO (`ELPDData`) and the names of its scalars and of its effects."""
     posterior = arviz_base.from_dict({"posterior": draws.posterior})["posterior"].dataset
     present = [n for n in effects if n in posterior]
     rhat = _worst(posterior, list(population), arviz_stats.rhat, np.max)
-    rhats = np.concatenate([np.ravel(arviz_stats.rhat(posterior[[n]])[n].values) for n in present])
+    rhats = np.concatenate([_rhats(posterior[n]) for n in present])
     slow = float((rhats > RHAT_EFFECT).mean())
     bulk = _worst(posterior, list(population), lambda d: arviz_stats.ess(d, method="bulk"), np.min)
     tail = _worst(posterior, list(population), lambda d: arviz_stats.ess(d, method="tail"), np.min)

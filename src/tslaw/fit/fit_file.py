@@ -46,8 +46,10 @@ EFFECT_DIMS = {
     "model_relapse": ["model"],
     "model_slip": ["model"],
     "kv_misfit": ["model", "kv_kind"],
+    "kv_own": ["arm"],
+    "kv_cut": ["arm", "budget"],
 }
-PACKED = {name: 0.01 for name in ("model_effect", "quantization_effect")} | {"own_length": 0.001}
+PACKED = {name: 0.01 for name in ("model_effect", "quantization_effect")} | {"own_length": 0.001, "kv_cut": 0.001}
 """Effects that are many, stored as whole numbers of these (logits, log tokens)."""
 
 
@@ -302,14 +304,14 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
     arms = tree["constant_data"].dataset.sel(task=task)
     draws = tree["posterior"].dataset.sel(task=task).stack(sample=("chain", "draw")).transpose("sample", ...)
     fitted = np.flatnonzero(~np.isnan(draws["misfit"].values).all(axis=0))
+    observed = tree["observed_data"].dataset.sel(task=task)
+    asked = np.flatnonzero(~np.isnan(observed["accuracy"].transpose("arm", "budget").values).all(axis=0))
     policies = _policies(arms, fitted)
     models = tuple(arms["arm_model"].values.astype(str)[fitted])
     if rests_on_means(tree, task):
         params, present = _params_of_means(draws, arms, fitted, models)
     else:
-        params, present = _params_of_problems(draws, fitted, models, kinds_in(policies))
-    observed = tree["observed_data"].dataset.sel(task=task)
-    budgets = observed["budget"].values[~np.isnan(observed["accuracy"].values).all(axis=0)]
+        params, present = _params_of_problems(draws, fitted, models, kinds_in(policies), asked)
     shapes = json.loads(tree.attrs["model_shapes"])
     return Posterior(
         family=str(tree.attrs["family"]),
@@ -318,7 +320,7 @@ def load_posterior(tree: xr.DataTree, task: str | None = None) -> Posterior:
         arms=tuple(arms["arm"].values.astype(str)[fitted]),
         models=models,
         weight_bits=arms["weight_bits"].values.astype(float)[fitted],
-        budgets=budgets.astype(float),
+        budgets=observed["budget"].values[asked].astype(float),
         shapes={m: ModelShape(**shapes[m]) for m in dict.fromkeys(models)},
         reference_size=float(tree.attrs["reference_size"]),
         wrong_spread=arms["wrong_spread"].values[present],
@@ -366,15 +368,23 @@ def _params_of_means(
 
 
 def _params_of_problems(
-    draws: xr.Dataset, fitted: np.ndarray, models: Sequence[str], kinds: Sequence[str]
+    draws: xr.Dataset, fitted: np.ndarray, models: Sequence[str], kinds: Sequence[str], asked: np.ndarray
 ) -> tuple[Params, np.ndarray]:
-    """The draws of a measured task, of its own arms (`fitted`, places), models, problems and kinds of compressed caches
-    only; and which of the file's problems are its own (problem,)."""
+    """The draws of a measured task, of its own arms (`fitted`, places), models, problems, budgets (`asked`, places) and
+    kinds of compressed caches only; and which of the file's problems are its own (problem,)."""
     params = _stored_params(draws, kinds)
+    if missing := sorted(_cache_names(kinds) - params.keys()):
+        raise TslawError(
+            f"What compressed KV caches cost was fitted by another surface: it has no {', '.join(missing)}.",
+            where=f"the fit of the arms {', '.join(dict.fromkeys(models))}",
+            expected="a fit by this version of tslaw",
+            fix="fit again: tslaw fit FULL.nc COMPRESSED.nc --compressed-kv --out FIT.nc",
+        )
     present = ~np.isnan(params["difficulty"]).all(axis=0)
     order, stored = draws["model"].values.astype(str).tolist(), _stored_kinds(draws)
     kept: dict[str, Any] = {
         "arm": fitted,
+        "budget": asked,
         "problem": np.flatnonzero(present),
         "model": [order.index(m) for m in dict.fromkeys(models)],
         "kv_kind": [stored.index(kind) for kind in kinds],
@@ -387,7 +397,7 @@ def _params_of_problems(
 
 def _cache_names(kinds: Sequence[str]) -> set[str]:
     """What a task with these kinds of compressed caches has besides other tasks."""
-    return {*site_names(kinds), "kv_misfit"} if kinds else set()
+    return {*site_names(kinds), "kv_misfit", "kv_own", "kv_cut"} if kinds else set()
 
 
 def _policies(arms: xr.Dataset, fitted: np.ndarray) -> tuple[KVPolicy, ...]:

@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
 from tslaw.fit import surface
-from tslaw.fit.cache_prior import CACHE_SCALES, LEVEL, cache_sites, cache_start
+from tslaw.fit.cache_prior import CACHE_SCALES, CUT_LEVEL, LEVEL, OWN_LEVEL, cache_sites, cache_start
 from tslaw.fit.data import TaskData
 from tslaw.fit.lengths import draw_lengths
 from tslaw.fit.model import POPULATION, SAMPLED, Prior, groups, informative, sample_parameters, task_model
@@ -50,6 +50,8 @@ DENSE = tuple(sorted({*SAMPLED, *OF_MODELS}))
 AUXILIARY = (
     *OF_MODELS,
     LEVEL,
+    OWN_LEVEL,
+    CUT_LEVEL,
     *sorted(set(SAMPLED) - set(POPULATION)),
     "logit",
     "quantized_logit",
@@ -145,7 +147,7 @@ def rough_start(data: TaskData, prior: Prior) -> dict[str, Array]:
 
 def dense_sites(data: TaskData) -> tuple[str, ...]:
     """The sites with a dense metric of a fit to these data."""
-    return tuple(sorted({*DENSE, *cache_sites(data)}))
+    return tuple(sorted({*DENSE, *cache_sites(data)} - {CUT_LEVEL}))
 
 
 def flat_energy(data: TaskData, prior: Prior, start: dict[str, Array]) -> Energy:

@@ -144,7 +144,7 @@ def _row_log_likelihood(params: dict[str, Array], data: TaskData, grid: LengthGr
     late = surface.late_share(params, longer, x[:, None], bits[:, None], jnp.asarray(traits.late)[:, None])
     finished = cache_arms.finished(params, data, mean_log_length, late)
     if_solvable = lik.state_probabilities(jnp.ones(finished.shape[:-1]), finished)
-    slip = surface.slip_rate(params, x, traits.slip)
+    slip = cache_arms.slips(params, data, traits)
     patterns, relapse = data.patterns[rows.pattern], relapse_chain(params, data)
     # Most of the time goes into the patterns and the rows x nodes, and single precision is enough for them.
     probes = lik.probe_probabilities(patterns, params["guess"], slip, relapse, jnp.float32)

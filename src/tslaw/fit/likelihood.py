@@ -74,7 +74,7 @@ def probe_probabilities(
     Parameters
     ----------
     patterns : (..., pattern, K) integers: 1 right, 0 wrong, negative not measured.
-    guess : the chance to be right without having solved. slip : (...).
+    guess : the chance to be right without having solved. slip : (...), or (..., K) where budgets differ.
     relapse : with `decay` (..., K).
     dtype : of what comes after solving. All its terms are positive, so nothing cancels in single precision; the small
         chances it begins with are taken from 1 in the precision of the parameters.
@@ -85,16 +85,16 @@ def probe_probabilities(
     """
     outcomes = jnp.moveaxis(jnp.asarray(patterns, jnp.int8), -1, 0)
     never = jnp.ones(outcomes.shape[1:], dtype)
-    if_solved, if_not = _chances(1.0 - slip[..., None], dtype), _chances(guess, dtype)
-    stay, found, enter = (
+    if_not, slips = _chances(guess, dtype), slip if jnp.ndim(slip) == jnp.ndim(relapse.decay) else slip[..., None]
+    if_solved, stay, found, enter = (
         _chances(jnp.moveaxis(jnp.broadcast_to(p, relapse.decay.shape), -1, 0)[..., None], dtype)
-        for p in (relapse.from_right(), relapse.from_lost(), relapse.from_right(halved=True))
+        for p in (1.0 - slips, relapse.from_right(), relapse.from_lost(), relapse.from_right(halved=True))
     )
 
-    def earlier(after: Pair, at: tuple[Array, Pair, Pair, Pair]) -> tuple[Pair, Array]:
+    def earlier(after: Pair, at: tuple[Array, Pair, Pair, Pair, Pair]) -> tuple[Pair, Array]:
         """From the chances of what comes after a budget, if right and if lost there, to those of the budget before;
         and the chance of the rest for what is solved on the way to this one."""
-        outcome, stay, found, enter = at
+        outcome, if_solved, stay, found, enter = at
         rest = _emission(outcome, if_solved) * after[0], _emission(outcome, if_not) * after[1]
         return (_either(stay, rest), _either(found, rest)), _either(enter, rest)
 
@@ -103,7 +103,8 @@ def probe_probabilities(
         return with_this, with_this.astype(dtype)
 
     unroll = _unrolled()
-    _, entered = lax.scan(earlier, (never, never), (outcomes, stay, found, enter), reverse=True, unroll=unroll)
+    budgets = (outcomes, if_solved, stay, found, enter)
+    _, entered = lax.scan(earlier, (never, never), budgets, reverse=True, unroll=unroll)
     # All trajectories share the chance to guess: rounded first, it would make the sum of their logarithms uneven.
     exactly = _chances(guess, float)
     _, before = lax.scan(unsolved, jnp.ones(never.shape), outcomes, unroll=unroll)

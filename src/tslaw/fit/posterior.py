@@ -13,7 +13,7 @@ from jax import Array
 
 from tslaw.errors import TslawError
 from tslaw.fit import surface
-from tslaw.fit.cache_terms import cache_terms, kinds_in, kinds_of, site_names
+from tslaw.fit.cache_terms import Cuts, cache_terms, kinds_in, kinds_of, site_names
 from tslaw.fit.model import POPULATION
 from tslaw.fit.over_draws import each_draw, over_draws
 from tslaw.memory import Accounting, kv_bytes_per_token, n_params, weight_bytes
@@ -60,7 +60,8 @@ class FamilyArm(NamedTuple):
 @dataclass(frozen=True)
 class Posterior:
     """Draws of one task, chains joined: `params` maps names to (draw,), (draw, problem), (draw, arm), (draw, model,
-    problem) or (draw, arm, problem) arrays; `kv_misfit` (draw, model, kind) where compressed caches were fitted.
+    problem) or (draw, arm, problem) arrays; where compressed caches were fitted, `kv_misfit` (draw, model, kind),
+    `kv_own` (draw, arm) and `kv_cut` (draw, arm, budget).
 
     `policies` (arm,) are the arms' KV policies; empty where all caches are full. `wrong_spread` (problem,): see
     `vote_model`.
@@ -139,16 +140,16 @@ class Posterior:
     def arm_draws(self, arm: FamilyArm) -> dict[str, Any]:
         """Everything about a measured arm, as JAX arrays with the draw first: the population, the arm's misfit
         and its model's traits (draw,), `effect` and `own_length` (draw, problem), and where its KV cache is compressed
-        the terms of that as `cache`."""
+        the terms of that as `cache` and `cuts`."""
         model = list(self.shapes).index(arm.model)
         own, quantized = (jnp.asarray(self.params[name][:, model]) for name in MODEL_EFFECTS)
         share = surface.weight_bit_shape(jnp.asarray(arm.weight_bits), jnp.asarray(self.params["kappa_w"]))
         draws = self.population_draws()
         if arm.policy != FULL:
-            misfits = {
-                kind: jnp.asarray(self.params["kv_misfit"][:, model, k]) for k, kind in enumerate(self.cache_kinds)
-            }
-            draws |= self.cache_draws(arm.policy, self.log_size(arm.model), misfits)
+            misfits = dict(zip(self.cache_kinds, jnp.asarray(self.params["kv_misfit"][:, model]).T, strict=True))
+            of_cache = jnp.asarray(self.params["kv_own"][:, arm.position])
+            draws |= self.cache_draws(arm.policy, self.log_size(arm.model), misfits, of_cache)
+            draws |= cut_draws(self.budgets, self.params["kv_cut"][:, arm.position])
         return draws | {
             "misfit": jnp.asarray(self.params["misfit"][:, arm.position]),
             "effect": own + share[:, None] * quantized,
@@ -156,8 +157,11 @@ class Posterior:
             **{name: jnp.asarray(self.params[name][:, model]) for name in surface.TRAITS},
         }
 
-    def cache_draws(self, policy: KVPolicy, x: float, misfits: Mapping[str, Array]) -> dict[str, Any]:
-        """What a KV policy costs a model of log size `x` with these misfits by kind, (draw,) each, as `cache`.
+    def cache_draws(
+        self, policy: KVPolicy, x: float, misfits: Mapping[str, Array], own: Array | float = 0.0
+    ) -> dict[str, Any]:
+        """What a KV policy costs a model of log size `x` with these misfits by kind and what is this cache's `own`,
+        (draw,) each, as `cache`.
 
         Raises
         ------
@@ -170,8 +174,8 @@ class Posterior:
                 expected=f"a policy made of {', '.join(self.cache_kinds)}" if self.cache_kinds else "the policy full",
                 fix="fit measurements of such caches: tslaw fit FULL.nc COMPRESSED.nc --compressed-kv --out FIT.nc",
             )
-        draws = {name: jnp.asarray(self.params[name]) for name in site_names(self.cache_kinds)}
-        terms = cache_terms(draws, policy, jnp.asarray(x), misfits)
+        draws = {name: jnp.asarray(self.params[name]) for name in ("mu0", *site_names(self.cache_kinds))}
+        terms = cache_terms(draws, policy, jnp.asarray(x), misfits, jnp.asarray(own))
         return {"cache": jax.tree.map(lambda term: jnp.broadcast_to(term, (self.n_draws,)), terms)}
 
     def arm_accuracy(self, arm: FamilyArm, budgets: np.ndarray) -> np.ndarray:
@@ -195,7 +199,7 @@ class Posterior:
         ----------
         budgets : (budget,) tokens. misfit : (draw,) logits added to the ability.
         traits : (draw,) each; by default the model is on the trend.
-        cache : what its KV cache costs, from `cache_draws`; nothing by default.
+        cache : what its KV cache costs, from `cache_draws` and `cut_draws`; nothing by default.
 
         Returns
         -------
@@ -206,6 +210,18 @@ class Posterior:
         draws |= cache or {}
         at = jnp.asarray(budgets, float)
         return np.asarray(over_draws(lambda some: _accuracy(some, float(x), float(weight_bits), at), draws))
+
+
+def cut_draws(budgets: np.ndarray, logit: np.ndarray) -> dict[str, Any]:
+    """What slips are more than usual at `budgets` (budget,), `logit` (draw, budget), as `cuts`."""
+    return {"cuts": Cuts(jnp.broadcast_to(jnp.log(budgets), logit.shape), jnp.asarray(logit))}
+
+
+def slip_at(draw: dict[str, Any], x: Array, own: Array | np.ndarray | float, budgets: Array) -> Array:
+    """One draw's slip rate at every budget: (budget,)."""
+    cuts = draw.get("cuts")
+    more = jnp.zeros(budgets.shape) if cuts is None else cuts.at(budgets)
+    return surface.slip_rate(draw, x, own + more)
 
 
 def check_batch(batch: float) -> None:
@@ -225,7 +241,7 @@ def problem_accuracy(draw: dict[str, Any], x: Array, bits: Array, budgets: Array
     slack = jnp.log(budgets) - surface.log_length(draw, x, bits, traits.mu)
     longer = surface.problem_length(draw) + draw["own_length"]
     solved = q * surface.solved_by(draw, slack[:, None], longer, x, bits, traits=traits, cache=cache)
-    return surface.accuracy(solved, draw["guess"], surface.slip_rate(draw, x, traits.slip))
+    return surface.accuracy(solved, draw["guess"], slip_at(draw, x, traits.slip, budgets)[:, None])
 
 
 @jax.jit
@@ -244,6 +260,6 @@ def _accuracy(draws: dict[str, Any], x: Array, bits: Array, budgets: Array) -> A
         slack = jnp.log(budgets) - surface.log_length(draw, x, bits, traits.mu)
         longer = surface.problem_length(draw)
         solved = surface.solved_by(draw, slack[:, None], longer, x, bits, own_lengths=True, traits=traits, cache=cache)
-        return surface.accuracy(solved @ q / len(q), draw["guess"], surface.slip_rate(draw, x, traits.slip))
+        return surface.accuracy(solved @ q / len(q), draw["guess"], slip_at(draw, x, traits.slip, budgets))
 
     return each_draw(one, draws)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tslaw.errors import TslawError
-from tslaw.fit.cache_terms import kinds_of
-from tslaw.fit.posterior import Posterior
+from tslaw.fit.cache_terms import evicts, kinds_of
+from tslaw.fit.posterior import Posterior, cut_draws
 from tslaw.fit.surface import TRAITS, Traits, weight_bit_shape
 from tslaw.policy import FULL, KVPolicy
 
@@ -78,12 +78,15 @@ def predict_accuracy(
     share = np.asarray(weight_bit_shape(jnp.asarray(weight_bits), kappa))
     misfit = unseen.misfit + share * unseen.quantization_misfit
     x = float(np.log(n_params / posterior.reference_size))
-    cache = unseen_cache(posterior, policy, x, rng)
+    cache = unseen_cache(posterior, policy, x, np.asarray(token_budgets, float), rng)
     return posterior.accuracy(x, weight_bits, token_budgets, misfit, unseen.traits, cache)
 
 
-def unseen_cache(posterior: Posterior, policy: KVPolicy, x: float, rng: np.random.Generator) -> dict[str, Any] | None:
-    """What a KV policy costs a model of log size `x` nobody has seen, whose misfits are drawn; None for a full cache.
+def unseen_cache(
+    posterior: Posterior, policy: KVPolicy, x: float, token_budgets: np.ndarray, rng: np.random.Generator
+) -> dict[str, Any] | None:
+    """What a KV policy costs a model of log size `x` nobody has seen, whose misfits are drawn, and the slips at
+    `token_budgets` (budget,); None for a full cache.
 
     Raises
     ------
@@ -91,6 +94,11 @@ def unseen_cache(posterior: Posterior, policy: KVPolicy, x: float, rng: np.rando
     """
     if policy == FULL:
         return None
-    spread = posterior.params.get("sd_kv", np.zeros(posterior.n_draws))
-    misfits = {kind: jnp.asarray(spread * rng.standard_normal(posterior.n_draws)) for kind in kinds_of(policy)}
-    return posterior.cache_draws(policy, x, misfits)
+    none = np.zeros(posterior.n_draws)
+    of_kind, of_cache = (posterior.params.get(name, none) for name in ("sd_kv", "sd_kv_own"))
+    own = jnp.asarray(of_cache * rng.standard_normal(posterior.n_draws))
+    misfits = {kind: jnp.asarray(of_kind * rng.standard_normal(posterior.n_draws)) for kind in kinds_of(policy)}
+    cuts = np.array([evicts(policy, budget) for budget in token_budgets])
+    slips = posterior.params.get("sd_kv_cut", none)[:, None] * rng.standard_normal((posterior.n_draws, len(cuts)))
+    order = np.argsort(token_budgets)
+    return posterior.cache_draws(policy, x, misfits, own) | cut_draws(token_budgets[order], (cuts * slips)[:, order])

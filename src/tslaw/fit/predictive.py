@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tslaw.fit import surface
+from tslaw.fit import cache_arms
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws
 from tslaw.fit.lengths import arm_traits, relapse_chain
@@ -57,10 +57,9 @@ def replicated_probes(draws: Draws, data: TaskData, seed: int) -> Iterator[np.nd
     chains, n = draws.posterior["alpha"].shape
     keep = max(1, n * chains // PREDICTIVE_DRAWS)
     flat = {k: v[:, ::keep].reshape(-1, *v.shape[2:]) for k, v in draws.posterior.items()}
-    x = jnp.asarray(data.log_size)
 
     def one(p: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
-        slip = surface.slip_rate(p, x, arm_traits(p, data).slip)
+        slip = cache_arms.slips(p, data, arm_traits(p, data))
         return state_table(p, data), slip, *relapse_chain(p, data)
 
     tables = jax.jit(lambda f: jax.lax.map(one, f, batch_size=16))

@@ -24,7 +24,7 @@ def simulate_patterns(
     ----------
     states : (trajectory, K + 1) probabilities of being solved in each interval or never.
     guess : chance that a probe before solving is right.
-    slip : (trajectory,) chance that a probe after solving is wrong.
+    slip : (trajectory, K) chance that a probe after solving is wrong.
     relapse : the chain after solving, `decay` (trajectory, K).
 
     Returns
@@ -38,7 +38,7 @@ def simulate_patterns(
     for k in range(n_budgets):
         p_held = np.where(solved_in == k, enter[:, k], np.where(holds, stay[:, k], found[:, k]))
         holds = (solved_in <= k) & (rng.random(n) < p_held)
-        outcomes.append(rng.random(n) < np.where(holds, 1.0 - slip, guess))
+        outcomes.append(rng.random(n) < np.where(holds, 1.0 - slip[:, k], guess))
     return np.stack(outcomes, axis=1).astype(np.int8)
 
 
@@ -91,13 +91,13 @@ def simulate_task(template: TaskData, truth: Mapping[str, np.ndarray], samples: 
     import jax
     import jax.numpy as jnp
 
-    from tslaw.fit import surface
+    from tslaw.fit import cache_arms
     from tslaw.fit.lengths import arm_traits, relapse_chain
     from tslaw.fit.model import state_table
 
     @jax.jit  # one by one, its operations take several times as long to compile
     def of(params: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array, Relapse]:
-        slip = surface.slip_rate(params, jnp.asarray(template.log_size), arm_traits(params, template).slip)
+        slip = cache_arms.slips(params, template, arm_traits(params, template))
         return state_table(params, template), slip, relapse_chain(params, template)
 
     found = of({k: jnp.asarray(v) for k, v in truth.items()})
