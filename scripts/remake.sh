@@ -51,7 +51,7 @@ refit() {
   local status=0 data=("measurements/ladder-${1#kv-}.nc") settings=(--warmup 400 --samples 700 --target-accept 0.8)
   case $1 in kv-*)
     data+=("measurements/kv/ladder-${1#kv-}.nc" --compressed-kv --weight-bits 16 --problems 64)
-    settings=(--chains 8 --warmup 300 --samples 1200 --thin 6 --target-accept 0.8)
+    settings=(--chains 8 --warmup 300 --samples 900 --thin 6 --target-accept 0.8)
     ;;
   esac
   tslaw fit "${data[@]}" --out "$(fit_of "$1").nc" "${settings[@]}" --overwrite || status=$?

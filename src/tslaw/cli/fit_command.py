@@ -328,6 +328,8 @@ def report(tree: xr.DataTree) -> None:
     for task, d in json.loads(tree.attrs["diagnostics"]).items():
         if exact := d.get("refitted", 0):
             print(f"  note: {task}: LOO of {exact} reports is exact, by as many fits without them")
+        if matched := d.get("matched", 0):
+            print(f"  note: {task}: {matched} pairs of a model and a problem were left out by moving draws")
         if rests_on_means(tree, task):
             print(f"  note: {task}: {_moved(d)}")
         for caveat in caveats(tree, task):

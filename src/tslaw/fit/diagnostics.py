@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import arviz_base
@@ -15,6 +15,7 @@ from tslaw.fit.cache_terms import site_names
 from tslaw.fit.data import TaskData
 from tslaw.fit.infer import Draws
 from tslaw.fit.loo import FEW_DRAWS, MOST_DRAWS, left_out_log_likelihood, thinned
+from tslaw.fit.loo_matching import match_pairs
 from tslaw.fit.model import POPULATION
 from tslaw.fit.particles import FORGOTTEN_LAST, bulk_and_tail_ess
 from tslaw.fit.surface import TRAITS
@@ -48,7 +49,8 @@ class Diagnosis:
     `rhat_effects` the worst over the problems' and arms' effects and `slow_effects` the share of them above 1.05;
     `bad_pareto_k` the share of (model, problem) pairs whose LOO estimate cannot be trusted. An `approximate` fit was
     not sampled: there is nothing to check in its draws, what is checked in others is NaN, and it never passes.
-    `refitted` reports of published means were left out by fitting without them (`means_loo`).
+    `refitted` reports of published means were left out by fitting without them (`means_loo`), and `matched` pairs by
+    moving draws to where they would be without them (`loo_matching`).
 
     Draws that are particles were moved `moves` times at the last power, until they correlated with where they had been
     by no more than `correlation`; NaN of any other draws. Their effective sample sizes are no larger than what
@@ -71,6 +73,7 @@ class Diagnosis:
     failures: tuple[str, ...]
     approximate: bool = False
     refitted: int = 0
+    matched: int = 0
     moves: int = 0
     correlation: float = float("nan")
 
@@ -97,10 +100,11 @@ def trajectories_by_model(data: TaskData) -> np.ndarray:
 
 class LeftOut(NamedTuple):
     """LOO of what every model did on every problem: ArviZ's `ELPDData`, whose points are the pairs that are `measured`
-    (model, problem), in that order."""
+    (model, problem), in that order; `matched` of them by moving draws."""
 
     loo: Any
     measured: np.ndarray
+    matched: int = 0
 
     def table(self, values: Any) -> np.ndarray:
         """Values of the points as (model, problem), NaN where nothing was measured."""
@@ -121,6 +125,35 @@ def leave_pairs_out(
     return LeftOut(loo_of(few, log_likelihood(few, data)[:, :, measured]), measured)
 
 
+def leave_pairs_out_by_moving(
+    posterior: dict[str, np.ndarray], data: TaskData, most_draws: int = MOST_DRAWS
+) -> LeftOut:
+    """As `leave_pairs_out`, but pairs whose Pareto k is too high are left out by moving draws (`loo_matching`)."""
+    few, measured = thinned(posterior, most_draws), trajectories_by_model(data) > 0
+    log_likelihood = left_out_log_likelihood(few, data)
+    loo = loo_of(few, log_likelihood[:, :, measured])
+    elpd, k = (np.zeros(measured.shape) for _ in range(2))
+    elpd[measured], k[measured] = loo.elpd_i.values, loo.pareto_k.values
+    found = match_pairs(few, data, log_likelihood, measured & ~(k <= BAD_PARETO))
+    better = {pair: each for pair, each in found.items() if each.pareto_k <= BAD_PARETO}
+    for pair, each in better.items():
+        elpd[pair], k[pair] = each.elpd, each.pareto_k
+    return LeftOut(with_points(loo, elpd[measured], k[measured]), measured, len(better))
+
+
+def with_points(loo: Any, elpd: np.ndarray, pareto_k: np.ndarray) -> Any:
+    """The same LOO (ArviZ's `ELPDData`) with these pointwise values, (point,), and what is summed over them."""
+    before = np.asarray(loo.elpd_i.values, float)
+    return replace(
+        loo,
+        elpd=float(elpd.sum()),
+        se=float(np.sqrt(len(elpd)) * elpd.std()),
+        p=float(loo.p + (before - elpd).sum()),
+        elpd_i=loo.elpd_i.copy(data=elpd),
+        pareto_k=loo.pareto_k.copy(data=pareto_k),
+    )
+
+
 def loo_of(posterior: dict[str, np.ndarray], left_out: np.ndarray) -> Any:
     """ArviZ's `ELPDData` from the log-likelihoods of what is left out, (chain, draw, point), of the same draws."""
     tree = arviz_base.from_dict({"posterior": posterior, "log_likelihood": {"left_out": left_out}})
@@ -139,9 +172,12 @@ def diagnose(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:
     Diagnosis, and the Pareto k of what every model did on every problem, (model, problem), NaN where nothing was
     measured.
     """
-    left_out = leave_pairs_out(draws.posterior, data)
+    # A model's own numbers are many where caches are compressed, and a problem may be all that is known of one.
+    leave_out = leave_pairs_out_by_moving if data.cache_kinds else leave_pairs_out
+    left_out = leave_out(draws.posterior, data)
     population = (*POPULATION, *site_names(data.cache_kinds))
-    return judge(draws, data.task, left_out.loo, population, EFFECTS), left_out.table(left_out.loo.pareto_k.values)
+    diagnosis = judge(draws, data.task, left_out.loo, population, EFFECTS)
+    return replace(diagnosis, matched=left_out.matched), left_out.table(left_out.loo.pareto_k.values)
 
 
 def describe_approximate(draws: Draws, data: TaskData) -> tuple[Diagnosis, np.ndarray]:

@@ -9,13 +9,12 @@ of them (`trusted`); otherwise the report keeps the Pareto k it had.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import arviz_stats
 import numpy as np
 
-from tslaw.fit.diagnostics import BAD_PARETO, RHAT_EFFECT, loo_of
+from tslaw.fit.diagnostics import BAD_PARETO, RHAT_EFFECT, loo_of, with_points
 from tslaw.fit.infer import Draws
 from tslaw.fit.means_data import MeansData
 from tslaw.fit.means_left_out import left_out_reports
@@ -52,7 +51,8 @@ def leave_reports_out(draws: Draws, data: MeansData, points: np.ndarray, refit: 
         log_density = left_out_reports(found.posterior, data, points)[:, :, report]
         if trusted(found, log_density):
             exact[report], refitted[report] = log_mean(log_density), True
-    return ReportsLeftOut(_replaced(loo, exact, refitted), refitted)
+    k = np.where(refitted, 0.0, np.asarray(loo.pareto_k.values, float))
+    return ReportsLeftOut(with_points(loo, exact, k), refitted)
 
 
 def trusted(draws: Draws, log_density: np.ndarray) -> bool:
@@ -77,17 +77,3 @@ def worth(log_values: np.ndarray) -> float:
     """How many equal ones values of any shape, given by their logarithms, are worth in their mean."""
     value = np.exp(log_values - log_values.max())
     return float(value.sum() ** 2 / np.square(value).sum())
-
-
-def _replaced(loo: Any, elpd: np.ndarray, refitted: np.ndarray) -> Any:
-    """The same LOO with these pointwise values, (report,), and what is summed over them."""
-    before = np.asarray(loo.elpd_i.values, float)
-    k = np.where(refitted, 0.0, np.asarray(loo.pareto_k.values, float))
-    return replace(
-        loo,
-        elpd=float(elpd.sum()),
-        se=float(np.sqrt(len(elpd)) * elpd.std()),
-        p=float(loo.p + (before - elpd).sum()),
-        elpd_i=loo.elpd_i.copy(data=elpd),
-        pareto_k=loo.pareto_k.copy(data=k),
-    )

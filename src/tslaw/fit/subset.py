@@ -68,10 +68,11 @@ def some_arms(data: TaskData, weight_bits: Sequence[float] | None, models: Seque
     return arms_at(data, np.flatnonzero(member))
 
 
-def arms_at(data: TaskData, arms: np.ndarray) -> TaskData:
-    """The data of the arms at these places (arm,), which rise, without budgets at which none of them was measured."""
+def arms_at(data: TaskData, arms: np.ndarray, all_budgets: bool = False) -> TaskData:
+    """The data of the arms at these places (arm,), which rise, without budgets at which none of them was measured
+    unless `all_budgets` are to stay."""
     part = _rows(data, np.isin(data.row_arm, arms))
-    measured = (part.patterns >= 0).any(axis=0)
+    measured = (part.patterns >= 0).any(axis=0) | all_budgets
     models = tuple(data.models[i] for i in arms)
     return replace(
         part,
