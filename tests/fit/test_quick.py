@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cache_truths import cache_template, cache_truth
 from matplotlib.text import Text
 from simulated import as_dataset, draw_truth, template
 
@@ -17,7 +18,8 @@ from tslaw.errors import TslawError
 from tslaw.fit.arrow import Arrow, laplace_arrow
 from tslaw.fit.fit_file import load_posterior, misfit, open_fit
 from tslaw.fit.fit_tasks import fit_tasks
-from tslaw.fit.quick import Quick, fit_arrow
+from tslaw.fit.model import Prior
+from tslaw.fit.quick import Quick, fit_arrow, run_quick
 from tslaw.fit.simulate import simulate_task
 from tslaw.plots.style import new_figure
 from tslaw.plots.view import task_view
@@ -73,28 +75,41 @@ def test_directions_in_which_a_start_is_no_mode_are_as_wide_as_the_unit() -> Non
 
 
 def test_a_normal_posterior_is_found_from_a_bad_start() -> None:
-    """In two turns, as the start's coordinates are bad ones: the second begins in those that the first found."""
+    """In two rounds, as the start's coordinates are bad ones: the second begins in those that the first found."""
     covariance = covariance_of_an_arrow(0)
     middle = np.linspace(-2.0, 2.0, N)
     precision = jnp.asarray(np.linalg.inv(covariance))
     energy = jax.jit(jax.value_and_grad(lambda z: 0.5 * (z - middle) @ precision @ (z - middle)))
     start = arrow_of(np.zeros(N), np.eye(N))
-    nearest, half = start, Quick(steps=750, step_size=0.02, progress=False)
-    for _ in range(2):
-        nearest = fit_arrow(energy, nearest, half)
+    nearest = fit_arrow(energy, start, Quick(rounds=2, steps=750, step_size=0.02, progress=False))
     assert np.asarray(nearest.middle) == pytest.approx(middle, abs=0.05)
     assert covariance_of(nearest) == pytest.approx(covariance, abs=0.05 * np.diag(covariance).max())
 
 
 def test_steps_that_lead_away_are_not_followed() -> None:
-    """Too long ones are halved, and where none helps the start is kept."""
+    """Too long ones are halved, and where none helps the start is kept, which is said."""
     energy = jax.jit(jax.value_and_grad(lambda z: 0.5 * z @ z))
     start = arrow_of(np.zeros(N), np.eye(N))
-    kept = fit_arrow(energy, start, Quick(steps=3, step_size=500.0, progress=False))
+    said: list[str] = []
+    long = Quick(rounds=2, steps=3, step_size=500.0, progress=False)
+    kept = fit_arrow(energy, start, long, lambda _, text: said.append(text))
+    assert "Laplace" in said[-1]
     assert all((np.asarray(a) == np.asarray(b)).all() for a, b in zip(kept, start, strict=True))
     away = arrow_of(np.full(N, 0.1), np.eye(N))
     found = fit_arrow(energy, away, Quick(steps=200, step_size=0.02, progress=False))
     assert np.abs(found.middle).max() < 0.05
+
+
+@pytest.mark.slow
+def test_compressed_caches_are_looked_at_quickly_too() -> None:
+    """What one cache costs, and slips at one budget, belong to no problem."""
+    empty = cache_template(5)
+    data = simulate_task(empty, cache_truth(3, empty), 6, 1)
+    draws = run_quick(data, Prior(), Quick(steps=40, samples=20, map_steps=150, progress=False)).posterior
+    assert draws["kv_cut"].shape == (1, 20, len(data.arms), len(data.budgets))
+    assert draws["model_effect"].shape == (1, 20, len(data.shapes), 5)
+    assert all(np.isfinite(values).all() for values in draws.values())
+    assert (draws["kv_own"].std(axis=1)[0] > 0).tolist() == (~data.full_cache()).tolist()
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,9 @@ HESSIAN_STEP = 1e-3
 OF_MODELS = ("model_ability", "quantized_ability", *(f"{name}_level" for name in surface.TRAITS))
 """Sites with one number a model."""
 
+OF_PROBLEMS = ("easiness", "logit", "quantized_logit")
+"""Sites with a number for every problem, the last two for every model."""
+
 DENSE = tuple(sorted({*SAMPLED, *OF_MODELS}))
 """Sites with a dense metric, in any data: few and strongly correlated. The problems' effects are many and hardly so."""
 

@@ -1,8 +1,8 @@
 """A quick look at a posterior: a normal distribution fitted to it by stochastic variational inference, no sampling.
 
-The normal is over all unconstrained parameters, as an arrow (`arrow`): what is dense in NUTS too (`infer.dense_sites`,
-the population and every model's own) is shared, and what every problem has of its own are its easiness and the models'
-effects on it. All is kept but what effects on different problems say of each other given the shared ones, which is
+The normal is over all unconstrained parameters, as an arrow (`arrow`): what every problem has of its own are its
+easiness and the models' effects on it (`infer.OF_PROBLEMS`), and all else is shared, the population and every model's
+own. All is kept but what effects on different problems say of each other given the shared ones, which is
 nothing. It begins as the Laplace approximation at the MAP start and is moved by Adam towards the least Kullback-Leibler
 divergence from the posterior. The gradient is the one by which the MAP start was found: compiling another takes longer
 than a thousand steps.
@@ -28,7 +28,7 @@ from jax.flatten_util import ravel_pytree
 
 from tslaw.fit.arrow import Arrow, laplace_arrow, standard
 from tslaw.fit.data import TaskData
-from tslaw.fit.infer import Draws, Energy, dense_sites, map_mode, places, posterior_of
+from tslaw.fit.infer import OF_PROBLEMS, Draws, Energy, map_mode, places, posterior_of
 from tslaw.fit.model import Prior
 from tslaw.fit.nuts import Show, progress_bar
 from tslaw.fit.over_draws import cores
@@ -41,9 +41,13 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Quick:
-    """How the approximation is made: `steps` of Adam, on the mean over `pairs` antithetic pairs of draws; `samples`
-    independent draws are kept."""
+    """How the approximation is made: `rounds` of `steps` of Adam, each from what the one before found, on the mean over
+    `pairs` antithetic pairs of draws; `samples` independent draws are kept.
 
+    One round is enough from where the MAP start of the shipped tasks leads (docs/quick.md), and two from worse ones.
+    """
+
+    rounds: int = 1
     steps: int = 800
     pairs: int = 2
     samples: int = 800
@@ -57,20 +61,34 @@ def fit_arrow(energy: Energy, start: Arrow, quick: Quick, show: Show = lambda _,
     """The normal that is nearest to exp(-energy), looked for from `start`, in the coordinates in which that is the
     standard normal: Adam's steps, alike in all directions, need them.
 
-    Steps that lead away are not followed, and smaller ones taken; after the last of them the start is what there is.
-    A start whose coordinates are far from those takes a second turn, from what the first one found.
+    Steps that lead away are not followed, and smaller ones taken; after the last of them the start is what there is,
+    which is said. A start whose coordinates are far from those takes more rounds.
     """
     checks = _antithetic(np.random.default_rng([quick.seed, 0]), CHECK_PAIRS, len(start.middle))
-    level = divergence(energy, start, checks)
+    here, level = start, divergence(energy, start, checks)
+    for turn in range(quick.rounds):
+        found, after = _nearer(energy, here, level, checks, replace(quick, seed=quick.seed + turn), show)
+        if found is None:
+            what = "the Laplace approximation" if turn == 0 else "what the round before found"
+            show(quick.steps, f"no steps led nearer to the posterior: {what} is what there is; drawing")
+            break
+        here, level = found, after
+        show(quick.steps, f"divergence {level:.0f} and a constant; drawing")
+    return here
+
+
+def _nearer(
+    energy: Energy, start: Arrow, level: float, checks: np.ndarray, quick: Quick, show: Show
+) -> tuple[Arrow | None, float]:
+    """What a round of steps found, and its divergence; None when none of the attempts led nearer than `level`."""
     for k in range(1, ATTEMPTS + 1):
         this = replace(quick, step_size=quick.step_size / 2 ** (k - 1))
         text = f"divergence {level:.0f} and a constant to begin with"
         found = start.of(_steps(energy, start, this, np.random.default_rng([quick.seed, k]), _telling(show, text)))
         after = divergence(energy, found, checks)
         if after < level:
-            show(quick.steps, f"divergence {after:.0f} and a constant; drawing")
-            return found
-    return start
+            return found, after
+    return None, level
 
 
 def _telling(show: Show, text: str) -> Callable[[int], None]:
@@ -133,7 +151,8 @@ def run_quick(data: TaskData, prior: Prior, quick: Quick) -> Draws:
     started = time.perf_counter()
     mode, energy = map_mode(data, prior, quick.map_steps)
     flat, unravel = ravel_pytree(mode)
-    shared, each = places(mode, dense_sites(data)), effects_by_problem(mode, data)
+    shared = places(mode, tuple(sorted(set(mode) - set(OF_PROBLEMS))))
+    each = effects_by_problem(mode, data)
     order = np.concatenate([shared, each.ravel()])
     back = np.argsort(order)
 
@@ -156,5 +175,4 @@ def run_quick(data: TaskData, prior: Prior, quick: Quick) -> Draws:
 
 def effects_by_problem(mode: dict[str, Array], data: TaskData) -> np.ndarray:
     """Where the effects on every problem stand in the vector that `ravel_pytree` makes of `mode`: (problem, effect)."""
-    names = tuple(sorted(set(mode) - set(dense_sites(data))))
-    return np.concatenate([places(mode, (name,)).reshape(-1, len(data.problems)) for name in names]).T
+    return np.concatenate([places(mode, (name,)).reshape(-1, len(data.problems)) for name in OF_PROBLEMS]).T
