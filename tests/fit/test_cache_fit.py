@@ -90,7 +90,7 @@ def test_a_fit_of_compressed_caches_comes_back_as_it_went_in(fit, path) -> None:
     places = [data.arms.index(arm) for arm in found.arms]
     assert np.array_equal(found.params["kv_own"], fit.draws.posterior["kv_own"].reshape(-1, len(data.arms))[:, places])
     cuts = fit.draws.posterior["kv_cut"].reshape(-1, len(data.arms), len(data.budgets))
-    assert np.array_equal(found.params["kv_cut"], cuts[:, places])
+    assert found.params["kv_cut"] == pytest.approx(cuts[:, places], abs=0.0005 + 1e-9)  # whole thousandths are stored
     assert len(found.family_arms("equation")) == 2
 
 

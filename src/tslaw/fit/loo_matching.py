@@ -13,6 +13,7 @@ The mean of the weights is by how much the pair's likelihood is missed, so elpd 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,7 +26,8 @@ from jax import Array
 from tslaw.fit import surface
 from tslaw.fit.data import TaskData
 from tslaw.fit.lengths import cells_by_length, length_grid, log_prior_length, row_table
-from tslaw.fit.over_draws import over_draws
+from tslaw.fit.nuts import progress_bar
+from tslaw.fit.over_draws import each_draw, over_draws
 from tslaw.fit.subset import arms_at
 
 ENOUGH = 0.7
@@ -125,13 +127,14 @@ def match_pairs(posterior: Draws, data: TaskData, log_likelihood: np.ndarray, ba
     flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in posterior.items()}
     left_out = log_likelihood.reshape(-1, *log_likelihood.shape[2:])
     cells = cells_of_models(flat, data)
-    found = {}
-    for model in np.flatnonzero(bad.any(axis=1)):
-        own = ModelOwn(flat, data, int(model), cells.sum(axis=1) - cells[:, model])
-        for problem in np.flatnonzero(bad[model]):
-            found[int(model), int(problem)] = match(
-                own.numbers, left_out[:, model, problem], own.change_without(int(problem))
-            )
+    found: dict[Any, Match] = {}
+    with progress_bar(int(bad.sum()), sys.stderr.isatty()) as show:
+        for model in map(int, np.flatnonzero(bad.any(axis=1))):
+            own = ModelOwn(flat, data, model, cells.sum(axis=1) - cells[:, model])
+            for problem in map(int, np.flatnonzero(bad[model])):
+                show(len(found), "pairs of a model and a problem left out by moving draws")
+                change = own.change_without(problem)
+                found[model, problem] = match(own.numbers, left_out[:, model, problem], change)
     return found
 
 
@@ -144,7 +147,7 @@ def cells_of_models(flat: Draws, data: TaskData) -> np.ndarray:
         cells = cells_by_length(params, data, grid, rows, arm_effects(params, data))
         return jax.ops.segment_sum(jnp.swapaxes(cells, 0, 1), model, int(model.max()) + 1)
 
-    return np.asarray(over_draws(jax.jit(lambda some: jax.lax.map(one, some)), flat))
+    return np.asarray(over_draws(jax.jit(lambda some: each_draw(one, some)), flat))
 
 
 def arm_effects(params: dict[str, Array], data: TaskData) -> Array:
@@ -177,7 +180,7 @@ class ModelOwn:
             cells = cells_by_length(params, self.data, grid, rows, arm_effects(params, self.data))
             return jax.nn.logsumexp(log_prior_length(params, grid) + of_others + cells.sum(axis=1), axis=1)
 
-        compiled = jax.jit(lambda some: jax.lax.map(one, some))
+        compiled = jax.jit(lambda some: each_draw(one, some))
         self.problems = lambda params: over_draws(compiled, (params, others))
         """(draw, problem) log-likelihoods of all models' trajectories."""
         self.before = self.problems(self.params)
