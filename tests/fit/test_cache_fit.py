@@ -15,6 +15,7 @@ from numpyro.infer.util import constrain_fn, unconstrain_fn
 from simulated import SHORT
 
 from tslaw.cli.app import main
+from tslaw.errors import TslawError
 from tslaw.fit.cache_terms import site_names
 from tslaw.fit.data import TaskData
 from tslaw.fit.diagnostics import diagnose
@@ -92,6 +93,14 @@ def test_a_fit_of_compressed_caches_comes_back_as_it_went_in(fit, path) -> None:
     cuts = fit.draws.posterior["kv_cut"].reshape(-1, len(data.arms), len(data.budgets))
     assert found.params["kv_cut"] == pytest.approx(cuts[:, places], abs=0.0005 + 1e-9)  # whole thousandths are stored
     assert len(found.family_arms("equation")) == 2
+
+
+def test_a_fit_of_an_earlier_surface_says_so(path) -> None:
+    tree = open_fit(path)
+    tree["posterior"] = tree["posterior"].dataset.drop_vars(["kv_own", "reach"])
+    with pytest.raises(TslawError, match="it has no kv_own, reach") as error:
+        load_posterior(tree)
+    assert "--compressed-kv" in str(error.value)
 
 
 @pytest.mark.slow
