@@ -80,6 +80,7 @@ def path(fit: TaskFit, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_fit(tree, tmp_path_factory.mktemp("caches") / "fit.nc")
 
 
+@pytest.mark.slow
 def test_a_fit_of_compressed_caches_comes_back_as_it_went_in(fit, path) -> None:
     data, found = fit.data, load_posterior(open_fit(path))
     assert dict(zip(found.arms, found.policies, strict=True)) == dict(data.arm_policies())
@@ -95,6 +96,7 @@ def test_a_fit_of_compressed_caches_comes_back_as_it_went_in(fit, path) -> None:
     assert len(found.family_arms("equation")) == 2
 
 
+@pytest.mark.slow
 def test_a_fit_of_an_earlier_surface_says_so(path) -> None:
     tree = open_fit(path)
     tree["posterior"] = tree["posterior"].dataset.drop_vars(["kv_own", "reach"])
@@ -120,6 +122,7 @@ def test_the_commands_answer(path, capsys) -> None:
     assert small["accuracy"] < full["accuracy"] - 0.05
 
 
+@pytest.mark.slow
 def test_tasks_with_and_without_compressed_caches_share_a_file(fit, tmp_path) -> None:
     plain = _without_caches(fit)
     path = save_fit(join_tasks([fit, plain], provenance({}, SHORT, Prior(), 1.0)), tmp_path / "both.nc")

@@ -61,6 +61,7 @@ def drawn() -> tuple[TaskData, Truth]:
     }
 
 
+@pytest.mark.slow
 def test_what_moving_changes_is_what_the_whole_likelihood_says(drawn) -> None:
     """For a model's arms alone, with the other models' cells as they were, against everything evaluated anew."""
     data, draws = drawn
@@ -105,6 +106,7 @@ def test_full_caches_and_other_models_stay_where_they_are(drawn) -> None:
     assert np.allclose(there["kv_own"][:, ~full] - own.params["kv_own"][:, ~full], 1.0)
 
 
+@pytest.mark.slow
 def test_fewer_pairs_are_bad_and_the_others_stay(drawn) -> None:
     data, draws = drawn
     before, after = leave_pairs_out(draws, data), leave_pairs_out_by_moving(draws, data)
