@@ -180,10 +180,12 @@ class ModelOwn:
             cells = cells_by_length(params, self.data, grid, rows, arm_effects(params, self.data))
             return jax.nn.logsumexp(log_prior_length(params, grid) + of_others + cells.sum(axis=1), axis=1)
 
-        compiled = jax.jit(lambda some: each_draw(one, some))
-        self.problems = lambda params: over_draws(compiled, (params, others))
-        """(draw, problem) log-likelihoods of all models' trajectories."""
+        self.others, self._compiled = others, jax.jit(lambda some: each_draw(one, some))
         self.before = self.problems(self.params)
+
+    def problems(self, params: Draws) -> np.ndarray:
+        """Log-likelihoods of all models' trajectories on every problem: (draw, problem)."""
+        return np.asarray(over_draws(self._compiled, (params, self.others)))
 
     def change_without(self, problem: int) -> Change:
         """What moving the numbers changes where this problem is left out."""
